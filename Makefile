@@ -1,0 +1,128 @@
+# diskfs. One makefile, no recursion.
+#
+#   make                 build/diskfs
+#   make run             build, make two example disks, mount them, say what to try
+#   make check           all tests, at most 15 minutes on 2 cores; ends with "N passed, N failed"
+#   make check-long      longer campaigns of the same tests
+#   make bench           compare with the rivals, and print ratios
+#   make install         into $(DESTDIR)$(PREFIX)
+#   make format, make tags, make clean
+#
+#   V=release|debug|asan|tsan   which build; all but release go to build/$(V)/
+#   WERROR=1                    warnings are errors (CI)
+
+V      ?= release
+PREFIX ?= /usr/local
+CC     ?= gcc
+
+VERSION := $(shell sed -n 's/^\#\# \([0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
+
+ifeq ($(V),release)
+B := build
+else
+B := build/$(V)
+endif
+
+# ---- flags -------------------------------------------------------------------------------------
+
+PACKAGES := fuse3 liburing
+ifneq ($(MAKECMDGOALS),clean)
+# Debian's iniparser has no .pc file: it is linked by name.
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -liniparser
+endif
+
+WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wpointer-arith -Wcast-qual \
+	    -Wcast-align -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
+	    -Wold-style-definition -Wredundant-decls -Wnested-externs -Wimplicit-fallthrough \
+	    -Wdouble-promotion -Wnull-dereference -Wswitch-enum -Wdate-time -Wconversion
+ifeq ($(WERROR),1)
+WARNINGS += -Werror
+endif
+
+CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE
+LDFLAGS_release := -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
+CFLAGS_debug := -Og -g3
+CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+
+ALL_CFLAGS := -std=gnu11 -pthread -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=312 -D_FILE_OFFSET_BITS=64 \
+	      -DDISKFS_VERSION='"$(VERSION)"' $(WARNINGS) $(CFLAGS_$(V)) $(PKG_CFLAGS) $(CFLAGS)
+ALL_LDFLAGS := $(CFLAGS_$(V)) $(LDFLAGS_$(V)) -pthread $(LDFLAGS)
+
+# ---- program -----------------------------------------------------------------------------------
+
+CORE    := $(wildcard core/*.c)
+ROOMS   := $(CORE) $(wildcard backends/*.c) $(wildcard conf/*.c)
+SOURCES := $(ROOMS) $(wildcard fs/*.c)
+OBJECTS := $(SOURCES:%.c=$(B)/%.o)
+
+.PHONY: all run check check-long bench install format tags clean deps setup-test tests
+all: $(B)/diskfs
+
+$(B)/diskfs: $(OBJECTS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# The flags are a prerequisite, so that objects of other flags are never linked together.
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(subst ','\'',$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS))' | cmp -s - $@ || \
+	 echo '$(subst ','\'',$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS))' > $@
+FORCE:
+
+# ---- tests -------------------------------------------------------------------------------------
+
+# tests/unit/NAME.c is a cmocka program of its own; tests/lib/*.c is linked into all of them.
+TEST_LIB   := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
+TEST_NAMES := $(patsubst tests/%.c,%,$(wildcard tests/unit/*.c tests/conformance/*.c tests/model/*.c))
+TESTS      := $(TEST_NAMES:%=$(B)/tests/%)
+
+$(TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(ROOMS:%.c=$(B)/%.o)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+
+tests: $(B)/diskfs $(TESTS)
+
+check:
+	@scripts/setup --check-test || scripts/setup --test
+	@$(MAKE) --no-print-directory V=$(V) tests
+	@BUILD=$(B) tests/run
+
+check-long:
+	@scripts/setup --check-test || scripts/setup --test
+	@$(MAKE) --no-print-directory V=$(V) tests
+	@BUILD=$(B) LONG=1 tests/run
+
+# ---- use ---------------------------------------------------------------------------------------
+
+run:
+	@scripts/setup --check || scripts/setup
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(B) scripts/demo
+
+bench:
+	@scripts/setup --check-bench || scripts/setup --bench
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(B) scripts/bench
+
+install: all
+	install -D -m 755 $(B)/diskfs $(DESTDIR)$(PREFIX)/bin/diskfs
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	ln -sf ../bin/diskfs $(DESTDIR)$(PREFIX)/sbin/mount.fuse.diskfs
+	install -D -m 644 fs/diskfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/diskfs.8
+	install -D -m 644 conf/diskfs.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/diskfs.conf.5
+	install -D -m 644 conf/example.conf $(DESTDIR)$(PREFIX)/share/doc/diskfs/example.conf
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+tags:
+	ctags -R core backends conf fs tests
+
+clean:
+	rm -rf build tags
+
+-include $(OBJECTS:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d)

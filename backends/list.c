@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+#include "backends/list.h"
+#include <string.h>
+
+extern const struct driver file_driver, ram_driver, null_driver;
+
+const struct driver *const drivers[] = {
+	&file_driver,
+	&ram_driver,
+	&null_driver,
+	NULL,
+};
+
+const struct driver *driver_find(const char *name)
+{
+	for (const struct driver *const *driver = drivers; *driver; driver++)
+		if (strcmp((*driver)->name, name) == 0)
+			return *driver;
+	return NULL;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A configuration: an INI file whose sections are nodes (disks), and the disks made of them.
+ *
+ * Loading reads and validates everything that can be known without opening a disk; opening builds
+ * the disks bottom-up. Every error is one line "file:line: [section] key: what is wrong" on the
+ * stream that the caller gives; all errors of a phase are reported, not just the first.
+ *
+ * Options of every node, beside its driver's: driver (required), below, file, readonly.
+ * A node that nothing stands on is exported as `file`, or as its name with ".img" where it has
+ * none. A node that several nodes stand on must be read-only.
+ */
+#ifndef CONF_CONFIG_H
+#define CONF_CONFIG_H
+
+#include <stdio.h>
+#include "core/disk.h"
+
+struct config_node {
+	const char *name;
+	unsigned line; /* of the section */
+	const struct driver *driver;
+	void *values; /* the driver's options until the disk is open, which takes them */
+	char *file;   /* as given, or NULL */
+	bool read_only;
+	struct config_node **below;
+	unsigned below_count;
+	unsigned above_count;
+	struct disk *disk; /* once open */
+};
+
+/* One exported image. */
+struct config_export {
+	const char *file; /* the name in the mounted folder */
+	struct config_node *node;
+};
+
+struct config {
+	char *path;		   /* absolute, of the file */
+	char *base_dir;		   /* its folder */
+	struct config_node *nodes; /* in the order of the file */
+	size_t node_count;
+	struct config_export *exports; /* in the order of the file */
+	size_t export_count;
+	/* private to conf/ follows */
+	struct ini *ini;
+	struct config_node **order; /* bottom-up: each node after those below it */
+};
+
+/*
+ * Reads @path. @drivers is the NULL-terminated list of drivers. @settings is the table of the
+ * [diskfs] section, which fills @settings_values (already initialised by options_init). Returns
+ * NULL after at least one line on @errors.
+ */
+struct config *config_load(const char *path, const struct driver *const *drivers,
+			   const struct option *settings, void *settings_values, FILE *errors);
+
+/*
+ * Opens every disk, with DISK_OPEN_CHECK in @open_flags for --check. In a task (core/task.h).
+ * Returns 0, or -1 after a line on @errors; then no disk is open.
+ */
+int config_open(struct config *config, unsigned open_flags, FILE *errors);
+
+/* Closes every disk, top-down. In a task. May be called when none is open. */
+void config_close(struct config *config);
+
+/* Prints each export and its stack as a tree, with type, size and sector size of each disk. The
+ * disks are open. */
+void config_print(const struct config *config, FILE *out);
+
+/* Frees it; the disks are closed. NULL is allowed. */
+void config_free(struct config *config);
+
+/* The options that every node has, for `--help`; the struct they fill is private. */
+extern const struct option config_node_options[];
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Buffers for requests: all of one size, page-aligned, from a pool of the worker. Getting one costs
+ * nothing once the pool is warm, and its memory is only taken as far as it is touched. Idle buffers
+ * beyond BUFFERS_IDLE_MAX are given back.
+ *
+ * On a worker; a buffer is put back on the worker where it was got.
+ */
+#ifndef CORE_BUFFER_H
+#define CORE_BUFFER_H
+
+#include "core/util.h"
+
+/* A page for headers and BUFFER_PAYLOAD bytes behind it. */
+#define BUFFER_HEADER	 ((size_t)4096)
+#define BUFFER_PAYLOAD	 ((size_t)1024 * 1024)
+#define BUFFER_SIZE	 (BUFFER_HEADER + BUFFER_PAYLOAD)
+#define BUFFERS_IDLE_MAX 64
+
+void *buffer_get(void); /* NULL: no memory */
+void buffer_put(void *buffer);
+
+#endif

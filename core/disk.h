@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The disk: what every driver offers, and what everything above a disk may ask of it.
+ *
+ * A disk is a run of sectors. Its driver implements the operations for well-formed requests; the
+ * core (disk.c, fit.c) stands in front of every driver, wrapper or leaf, and enforces what is the
+ * same for all:
+ *
+ *   - geometry is validated when the disk is opened, and may not change afterwards, except the
+ * sector count;
+ *   - a request outside the disk, not representable in bytes or not of whole sectors never reaches
+ * a driver;
+ *   - neither does a change of a read-only disk, nor a request of length 0 (it succeeds);
+ *   - a request larger or more scattered than the driver's limits, or misaligned in memory, is
+ * split or bounced;
+ *   - FUA on a driver that does not respect it becomes write + flush;
+ *   - unmap on a disk that ignores it succeeds without the driver;
+ *   - every request is counted, and its latency, per node and operation.
+ *
+ * An operation that a driver does not name is refused with ERROR_UNSUPPORTED (extents: "all is
+ * data"; write-zeroes: the core writes zeros): nothing is passed below silently.
+ *
+ * Calling context: all operations, of the core and of drivers, run in a task on a worker
+ * (core/task.h) and may suspend it. They may run concurrently with one another, on several workers,
+ * on the same disk and overlapping sectors; the order of overlapping requests in flight is
+ * undefined, as on any disk. A write is acknowledged when reads see it; it is durable when a later
+ * flush succeeds, or at once with DISK_FUA.
+ */
+#ifndef CORE_DISK_H
+#define CORE_DISK_H
+
+#include <stdatomic.h>
+#include "conf/option.h"
+#include "core/error.h"
+#include "core/lock.h"
+#include "core/sg.h"
+#include "core/stats.h"
+#include "core/util.h"
+
+struct disk;
+struct pr_ops;
+struct report;
+
+enum unmap_behaviour {
+	UNMAP_IGNORED,	   /* no effect: the content stays */
+	UNMAP_UNSPECIFIED, /* the content may change, not necessarily to zeros */
+	UNMAP_ZEROES,	   /* unmapped sectors read as zeros, every one of them */
+};
+
+enum disk_flags {
+	DISK_FUA = 1 << 0,	 /* write, write-zeroes: durable before it completes */
+	DISK_MAY_UNMAP = 1 << 1, /* write-zeroes: giving the space back is welcome */
+};
+
+enum extent_kind {
+	EXTENT_DATA, /* holds data, or is not known to be a hole */
+	EXTENT_HOLE, /* takes no space and reads as zeros */
+};
+
+/* A run of sectors of one kind; never empty. */
+struct extent {
+	enum extent_kind kind;
+	uint64_t count; /* sectors, from the start that was asked for */
+};
+
+/*
+ * What a disk is. The driver's open() fills it; after validation by the core it is constant.
+ * 0 in a limit means that there is none.
+ */
+struct disk_geometry {
+	uint32_t sector_size;	       /* bytes, a power of two, at least 512 */
+	uint32_t physical_sector_size; /* bytes, a power of two, at least sector_size */
+	bool read_only;
+	bool fua; /* DISK_FUA reaches stable storage */
+	bool has_id;
+	uint8_t id[16];
+	enum unmap_behaviour unmap;
+	uint32_t optimal_unmap_sectors; /* at least 1; 0 is taken as 1 */
+	uint32_t memory_align; /* of each segment's address and length, bytes, a power of two, <=
+				  4096 */
+	uint32_t max_segments; /* of one read or write */
+	uint64_t max_transfer; /* bytes of one read or write, a multiple of sector_size */
+};
+
+/* How a disk is opened; a driver's open() finds it in disk->open_flags. */
+enum disk_open_flags {
+	DISK_OPEN_READ_ONLY = 1 << 0, /* the node says readonly = yes */
+	DISK_OPEN_CHECK =
+		1 << 1, /* change nothing: look, fill the geometry, open nothing for writing */
+};
+
+/*
+ * A driver: one constant struct at the end of its file. No function may be called on a disk whose
+ * open() failed, but close(), which copes with the half-built; open() may therefore just return.
+ */
+struct driver {
+	const char *name;    /* as in `driver = name` */
+	const char *summary; /* one line for --drivers */
+	const struct option *options;
+	size_t config_size; /* of the struct that the options fill: disk->config */
+	size_t state_size;  /* of the zeroed struct that the core allocates: disk->state; 0: none */
+	unsigned below_min, below_max; /* how many disks it stands on */
+
+	/*
+	 * Opens the disk: fills disk->geometry and calls disk_set_sector_count(). In a task; it is
+	 * cold and may block. The disks below are open. Returns 0, or -1 with a sentence in @err.
+	 */
+	int (*open)(struct disk *disk, struct err *err);
+	/* Releases everything. Nothing is in flight, and what had to be durable was flushed. In a
+	 * task; may block. */
+	void (*close)(struct disk *disk);
+
+	/*
+	 * 0 or an error (core/error.h), all or nothing for the caller. The core guarantees: whole
+	 * sectors inside the disk (as of the check: the disk may shrink meanwhile), not 0 of them,
+	 * within the geometry's limits.
+	 */
+	int (*read)(struct disk *disk, const struct sg *sg, uint64_t sector);
+	int (*write)(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags);
+	/* Makes every write that had completed when it was called durable. Not called on a
+	 * read-only disk. */
+	int (*flush)(struct disk *disk);
+	/* Does what geometry.unmap says. Not called where that is UNMAP_IGNORED. */
+	int (*unmap)(struct disk *disk, uint64_t sector, uint64_t count);
+	/* The sectors read as zeros afterwards. NULL: the core unmaps (DISK_MAY_UNMAP on
+	 * UNMAP_ZEROES), else writes. */
+	int (*write_zeroes)(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags);
+	/* The extent that begins at @sector, cut at @count sectors at the latest. NULL: all is
+	 * data. */
+	int (*extent)(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
+	/* Bytes of storage that the disk takes now; cheap. NULL: all of its size. */
+	int (*allocated)(struct disk *disk, uint64_t *bytes);
+	int (*eject)(struct disk *disk);
+	/* A disk below has another sector count now: recompute ours by the driver's rule. NULL:
+	 * ours stays. */
+	void (*below_resized)(struct disk *disk);
+	const struct pr_ops *pr; /* persistent reservations (core/pr.h); NULL: none */
+
+	/* Adds the driver's own fields; any thread, must not block. NULL: none. */
+	void (*inspect)(struct disk *disk, struct report *report);
+};
+
+/* One open disk. Drivers read the first part; what is in `core` belongs to the core. */
+struct disk {
+	const struct driver *driver;
+	const char *name; /* of the node, for messages; owned by the core */
+	void *config;	  /* the driver's options; owned by the core */
+	void *state;	  /* the driver's own; owned by the core */
+	unsigned open_flags;
+	struct disk **below;
+	unsigned below_count;
+	struct disk_geometry geometry;
+	struct {
+		unsigned sector_shift;
+		_Atomic uint64_t sector_count;
+		struct disk **above; /* the disks that stand on this one */
+		unsigned above_count;
+		struct task_mutex resize_mutex;
+		struct wait_queue resize_waiters;
+		bool closing;
+		struct range_lock byte_lock; /* of bytes.c: sub-sector writes against all others */
+		struct stats stats;
+	} core;
+};
+
+/* ---- Life. In a task. ---- */
+
+/*
+ * Opens a disk of @driver on top of @below (which must stay open longer; @below_count is within the
+ * driver's bounds). Takes @config, allocated by malloc and filled by the driver's options, in every
+ * case. Validates what the driver says of itself. Returns the disk, or NULL with a sentence in
+ * @err.
+ */
+struct disk *disk_open(const struct driver *driver, const char *name, void *config,
+		       unsigned open_flags, struct disk *const *below, unsigned below_count,
+		       struct err *err);
+
+/* Ends waiters for a resize, closes, releases. NULL is allowed. Nothing else may be in flight. */
+void disk_close(struct disk *disk);
+
+/* ---- Properties. Any thread. ---- */
+
+uint64_t disk_sector_count(const struct disk *disk);
+uint64_t disk_size(const struct disk *disk); /* bytes */
+
+static inline uint32_t disk_sector_size(const struct disk *disk)
+{
+	return disk->geometry.sector_size;
+}
+
+static inline unsigned disk_sector_shift(const struct disk *disk)
+{
+	return disk->core.sector_shift;
+}
+
+static inline bool disk_is_read_only(const struct disk *disk)
+{
+	return disk->geometry.read_only;
+}
+
+const char *unmap_behaviour_name(enum unmap_behaviour behaviour);
+
+/* The reservations of the disk, or NULL. */
+const struct pr_ops *disk_pr(const struct disk *disk);
+
+/* Adds what the disk is, its driver's fields, its counters, and the disks below, as fields of
+ * @report. */
+void disk_inspect(struct disk *disk, struct report *report);
+
+/* ---- Operations. In a task; 0 or an error of core/error.h. ---- */
+
+int disk_read(struct disk *disk, const struct sg *sg, uint64_t sector);
+int disk_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags);
+int disk_flush(struct disk *disk);
+int disk_unmap(struct disk *disk, uint64_t sector, uint64_t count);
+int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags);
+/* @count is at least 1 and inside the disk. On error *extent is untouched. */
+int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
+int disk_allocated(struct disk *disk, uint64_t *bytes);
+int disk_eject(struct disk *disk);
+
+/* Waits until the sector count is not @known, and returns it; returns @known when the disk is
+ * closed meanwhile. */
+uint64_t disk_wait_resize(struct disk *disk, uint64_t known);
+
+/* ---- For drivers. ---- */
+
+/*
+ * Says how many sectors the disk has; in open(), and later whenever it changes (in a task; wakes
+ * those who wait for a resize, and tells the disks above). The count must be representable: count *
+ * sector_size <= INT64_MAX.
+ */
+void disk_set_sector_count(struct disk *disk, uint64_t count);
+
+#endif
