@@ -63,12 +63,15 @@ struct extent {
 	uint64_t count; /* sectors, from the start that was asked for */
 };
 
+/* The largest sector that a disk may have. */
+#define GEOMETRY_SECTOR_MAX 65536U
+
 /*
  * What a disk is. The driver's open() fills it; after validation by the core it is constant.
  * 0 in a limit means that there is none.
  */
 struct disk_geometry {
-	uint32_t sector_size;	       /* bytes, a power of two, at least 512 */
+	uint32_t sector_size;	       /* bytes, a power of two, 512 .. GEOMETRY_SECTOR_MAX */
 	uint32_t physical_sector_size; /* bytes, a power of two, at least sector_size */
 	bool read_only;
 	bool fua; /* DISK_FUA reaches stable storage */
@@ -157,6 +160,7 @@ struct disk {
 		unsigned above_count;
 		struct task_mutex resize_mutex;
 		struct wait_queue resize_waiters;
+		unsigned resize_waiting;
 		bool closing;
 		struct range_lock byte_lock; /* of bytes.c: sub-sector writes against all others */
 		struct stats stats;

@@ -17,7 +17,5 @@ ssize_t ring_readv(int fd, const struct iovec *iov, unsigned count, uint64_t off
 ssize_t ring_writev(int fd, const struct iovec *iov, unsigned count, uint64_t offset, int rw_flags);
 int ring_fdatasync(int fd);
 int ring_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
-/* Waits for @events (POLLIN ...); returns those that happened, or a negative errno. */
-int ring_poll(int fd, unsigned events);
 
 #endif

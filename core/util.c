@@ -12,7 +12,7 @@ uint64_t now_ns(void)
 	return (uint64_t)time.tv_sec * NS_PER_S + (uint64_t)time.tv_nsec;
 }
 
-const char *format_size(char text[static 32], uint64_t bytes)
+const char *format_size(char text[static 48], uint64_t bytes)
 {
 	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	unsigned unit = 0;
@@ -26,8 +26,15 @@ const char *format_size(char text[static 32], uint64_t bytes)
 	unsigned tenths = (unsigned)((bytes % scale) * 10 / scale);
 
 	if (tenths > 0)
-		snprintf(text, 32, "%" PRIu64 ".%u %s", whole, tenths, units[unit]);
+		snprintf(text, 48, "%" PRIu64 ".%u %s", whole, tenths, units[unit]);
 	else
-		snprintf(text, 32, "%" PRIu64 " %s", whole, units[unit]);
+		snprintf(text, 48, "%" PRIu64 " %s", whole, units[unit]);
+	return text;
+}
+
+const char *format_id(char text[static 33], const uint8_t id[static 16])
+{
+	for (unsigned i = 0; i < 16; i++)
+		snprintf(text + 2 * (size_t)i, 3, "%02x", id[i]);
 	return text;
 }

@@ -14,12 +14,12 @@
 	((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 #define PRINTF_LIKE(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
 
-#define KIB			   ((uint64_t)1024)
-#define MIB			   (KIB * 1024)
-#define GIB			   (MIB * 1024)
+#define KIB				 ((uint64_t)1024)
+#define MIB				 (KIB * 1024)
+#define GIB				 (MIB * 1024)
 
-#define NS_PER_S		   ((uint64_t)1000000000)
-#define NS_PER_US		   ((uint64_t)1000)
+#define NS_PER_S			 ((uint64_t)1000000000)
+#define NS_PER_US			 ((uint64_t)1000)
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -63,6 +63,9 @@ static inline unsigned log2_of(uint64_t power)
 uint64_t now_ns(void);
 
 /* Writes @bytes as "4 GiB", "1.5 MiB", "12 bytes" into @text and returns @text. */
-const char *format_size(char text[static 32], uint64_t bytes);
+const char *format_size(char text[static 48], uint64_t bytes);
+
+/* Writes the 32 hexadecimal digits of @id into @text and returns @text. */
+const char *format_id(char text[static 33], const uint8_t id[static 16]);
 
 #endif

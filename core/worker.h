@@ -37,10 +37,7 @@ struct worker *worker_get(unsigned index);
 struct worker *worker_self(void);
 unsigned worker_index(void);
 
-/* Starts @function(@argument) in a task on @worker. Any thread. */
-void worker_post(struct worker *worker, void (*function)(void *argument), void *argument);
-
-/* The same, and waits until it has ended. Not on a worker. */
+/* Runs @function(@argument) in a task on @worker, and waits until it has ended. Not on a worker. */
 void worker_call(struct worker *worker, void (*function)(void *argument), void *argument);
 
 /*
@@ -63,9 +60,11 @@ struct ring_op {
 	void (*done)(struct ring_op *op, int result, unsigned flags);
 };
 
-/* A free entry of the worker's ring, for @op; submitted at the end of the turn. Never NULL. On a
- * worker. */
-struct io_uring_sqe *worker_sqe(struct ring_op *op);
+/*
+ * A free entry of the worker's ring, to be prepared and then given its struct ring_op by
+ * io_uring_sqe_set_data(). It is submitted at the end of the turn. Never NULL. On a worker.
+ */
+struct io_uring_sqe *worker_sqe(void);
 
 /* Numbers of a worker for `.status`. Any thread. */
 struct worker_numbers {

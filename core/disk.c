@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What stands in front of every driver: validation at open, the checks and the counting of every
+ * request, FUA emulation, resize.
+ */
+#include "core/disk.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "core/fit.h"
+#include "core/report.h"
+#include "core/task.h"
+#include "core/worker.h"
+
+/* ---- Open and close. ---- */
+
+static int geometry_validate(struct disk *disk, struct err *err)
+{
+	struct disk_geometry *geometry = &disk->geometry;
+	uint64_t max_count;
+
+	if (!is_power_of_two(geometry->sector_size) || geometry->sector_size < 512 ||
+	    geometry->sector_size > GEOMETRY_SECTOR_MAX)
+		return err_set(err, "invalid sector size %u: must be a power of two, 512 to %u",
+			       geometry->sector_size, GEOMETRY_SECTOR_MAX);
+	if (!is_power_of_two(geometry->physical_sector_size) ||
+	    geometry->physical_sector_size < geometry->sector_size)
+		return err_set(err,
+			       "invalid physical sector size %u: must be a power of two, at least "
+			       "the sector size of %u",
+			       geometry->physical_sector_size, geometry->sector_size);
+	max_count = (uint64_t)INT64_MAX / geometry->sector_size;
+	if (disk_sector_count(disk) > max_count)
+		return err_set(err, "too large: more than %llu sectors of %u bytes",
+			       (unsigned long long)max_count, geometry->sector_size);
+	if (geometry->memory_align == 0)
+		geometry->memory_align = 1;
+	if (geometry->optimal_unmap_sectors == 0)
+		geometry->optimal_unmap_sectors = 1;
+	assert(is_power_of_two(geometry->memory_align) && geometry->memory_align <= 4096);
+	assert(is_aligned(geometry->max_transfer, geometry->sector_size));
+	return 0;
+}
+
+static void disk_free(struct disk *disk)
+{
+	if (!disk)
+		return;
+	range_lock_destroy(&disk->core.byte_lock);
+	task_mutex_destroy(&disk->core.resize_mutex);
+	stats_destroy(&disk->core.stats);
+	options_free(disk->driver->options, disk->config);
+	free(disk->config);
+	free(disk->state);
+	free(disk->below);
+	free(disk->core.above);
+	free((void *)(uintptr_t)disk->name);
+	free(disk);
+}
+
+/* Takes @config unless it returns NULL. */
+static struct disk *disk_new(const struct driver *driver, const char *name, void *config,
+			     unsigned below_count)
+{
+	struct disk *disk = calloc(1, sizeof(*disk));
+
+	if (!disk)
+		return NULL;
+	disk->driver = driver;
+	disk->config = config;
+	disk->name = strdup(name);
+	disk->state = calloc(1, max_u64(driver->state_size, 1));
+	disk->below = calloc(max_u64(below_count, 1), sizeof(*disk->below));
+	task_mutex_init(&disk->core.resize_mutex);
+	range_lock_init(&disk->core.byte_lock);
+	if (!disk->name || !disk->state || !disk->below ||
+	    stats_init(&disk->core.stats, workers_count()) < 0) {
+		disk->config = NULL;
+		disk_free(disk);
+		return NULL;
+	}
+	return disk;
+}
+
+/* Notes in each disk below that @disk stands on it. */
+static int disk_attach(struct disk *disk)
+{
+	for (unsigned i = 0; i < disk->below_count; i++) {
+		struct disk *below = disk->below[i];
+		struct disk **above = realloc(below->core.above, (below->core.above_count + 1) *
+									 sizeof(struct disk *));
+
+		if (!above)
+			return -ENOMEM;
+		above[below->core.above_count++] = disk;
+		below->core.above = above;
+	}
+	return 0;
+}
+
+static void disk_detach(struct disk *disk)
+{
+	for (unsigned i = 0; i < disk->below_count; i++) {
+		struct disk *below = disk->below[i];
+		unsigned kept = 0;
+
+		for (unsigned j = 0; j < below->core.above_count; j++)
+			if (below->core.above[j] != disk)
+				below->core.above[kept++] = below->core.above[j];
+		below->core.above_count = kept;
+	}
+}
+
+struct disk *disk_open(const struct driver *driver, const char *name, void *config,
+		       unsigned open_flags, struct disk *const *below, unsigned below_count,
+		       struct err *err)
+{
+	struct disk *disk = disk_new(driver, name, config, below_count);
+
+	if (!disk) {
+		options_free(driver->options, config);
+		free(config);
+		err_set(err, "out of memory");
+		return NULL;
+	}
+	disk->open_flags = open_flags;
+	disk->below_count = below_count;
+	for (unsigned i = 0; i < below_count; i++)
+		disk->below[i] = below[i];
+	if (driver->open(disk, err) < 0 || geometry_validate(disk, err) < 0) {
+		driver->close(disk);
+		disk_free(disk);
+		return NULL;
+	}
+	if (open_flags & DISK_OPEN_READ_ONLY)
+		disk->geometry.read_only = true;
+	disk->core.sector_shift = log2_of(disk->geometry.sector_size);
+	if (disk_attach(disk) < 0) {
+		disk_close(disk);
+		err_set(err, "out of memory");
+		return NULL;
+	}
+	return disk;
+}
+
+/* Lets everybody who waits for a resize go, and waits until the last has gone. */
+static void resize_end(struct disk *disk)
+{
+	task_mutex_lock(&disk->core.resize_mutex);
+	disk->core.closing = true;
+	wait_queue_wake_all(&disk->core.resize_waiters);
+	while (disk->core.resize_waiting > 0) {
+		task_mutex_unlock(&disk->core.resize_mutex);
+		task_sleep_ns(NS_PER_S / 1000);
+		task_mutex_lock(&disk->core.resize_mutex);
+	}
+	task_mutex_unlock(&disk->core.resize_mutex);
+}
+
+void disk_close(struct disk *disk)
+{
+	if (!disk)
+		return;
+	assert(disk->core.above_count == 0);
+	resize_end(disk);
+	disk_detach(disk);
+	disk->driver->close(disk);
+	disk_free(disk);
+}
+
+/* ---- Properties. ---- */
+
+uint64_t disk_sector_count(const struct disk *disk)
+{
+	return atomic_load_explicit(&disk->core.sector_count, memory_order_acquire);
+}
+
+uint64_t disk_size(const struct disk *disk)
+{
+	return disk_sector_count(disk) * disk->geometry.sector_size;
+}
+
+const char *unmap_behaviour_name(enum unmap_behaviour behaviour)
+{
+	static const char *const names[] = {
+		[UNMAP_IGNORED] = "ignored",
+		[UNMAP_UNSPECIFIED] = "unspecified",
+		[UNMAP_ZEROES] = "zeroes",
+	};
+
+	return names[behaviour];
+}
+
+const struct pr_ops *disk_pr(const struct disk *disk)
+{
+	return disk->driver->pr;
+}
+
+/* ---- Requests. ---- */
+
+static int check_range(const struct disk *disk, uint64_t sector, uint64_t count)
+{
+	uint64_t end;
+
+	/* The count is at most INT64_MAX bytes, so what passes is representable in bytes too. */
+	if (__builtin_add_overflow(sector, count, &end) || end > disk_sector_count(disk))
+		return error_of(ERROR_ILLEGAL_BLOCK);
+	return 0;
+}
+
+static int check_transfer(const struct disk *disk, const struct sg *sg, uint64_t sector)
+{
+	if (!is_aligned(sg->len, disk->geometry.sector_size))
+		return error_of(ERROR_INVALID_INPUT);
+	return check_range(disk, sector, sg->len >> disk_sector_shift(disk));
+}
+
+static int check_change(const struct disk *disk, unsigned flags, unsigned known_flags)
+{
+	if (disk->geometry.read_only)
+		return error_of(ERROR_READ_ONLY);
+	return flags & ~known_flags ? error_of(ERROR_INVALID_INPUT) : 0;
+}
+
+int disk_read(struct disk *disk, const struct sg *sg, uint64_t sector)
+{
+	int error = check_transfer(disk, sg, sector);
+
+	if (error || sg->len == 0)
+		return error;
+
+	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_READ);
+
+	error = fit_read(disk, sg, sector);
+	stats_end(&disk->core.stats, STATS_READ, begin_ns, sg->len, error);
+	return error;
+}
+
+/* What of @flags the driver is given: FUA only if it means something to it. */
+static unsigned driver_flags(const struct disk *disk, unsigned flags)
+{
+	return disk->geometry.fua ? flags : flags & ~(unsigned)DISK_FUA;
+}
+
+/* The other half of FUA, for a driver that does not respect it. */
+static int flush_for_fua(struct disk *disk, unsigned flags)
+{
+	return (flags & DISK_FUA) && !disk->geometry.fua ? disk_flush(disk) : 0;
+}
+
+int disk_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
+{
+	int error = check_change(disk, flags, DISK_FUA);
+
+	if (!error)
+		error = check_transfer(disk, sg, sector);
+	if (error || sg->len == 0)
+		return error;
+
+	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_WRITE);
+
+	error = fit_write(disk, sg, sector, driver_flags(disk, flags));
+	stats_end(&disk->core.stats, STATS_WRITE, begin_ns, sg->len, error);
+	return error ? error : flush_for_fua(disk, flags);
+}
+
+int disk_flush(struct disk *disk)
+{
+	if (disk->geometry.read_only)
+		return 0;
+	if (!disk->driver->flush)
+		return error_of(ERROR_UNSUPPORTED);
+
+	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_FLUSH);
+	int error = disk->driver->flush(disk);
+
+	stats_end(&disk->core.stats, STATS_FLUSH, begin_ns, 0, error);
+	return error;
+}
+
+int disk_unmap(struct disk *disk, uint64_t sector, uint64_t count)
+{
+	int error = check_change(disk, 0, 0);
+
+	if (!error)
+		error = check_range(disk, sector, count);
+	if (error || count == 0 || disk->geometry.unmap == UNMAP_IGNORED)
+		return error;
+	if (!disk->driver->unmap)
+		return error_of(ERROR_UNSUPPORTED);
+
+	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_UNMAP);
+
+	error = disk->driver->unmap(disk, sector, count);
+	stats_end(&disk->core.stats, STATS_UNMAP, begin_ns, count << disk_sector_shift(disk),
+		  error);
+	return error;
+}
+
+int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags)
+{
+	int error = check_change(disk, flags, DISK_FUA | DISK_MAY_UNMAP);
+
+	if (!error)
+		error = check_range(disk, sector, count);
+	if (error || count == 0)
+		return error;
+
+	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_WRITE_ZEROES);
+
+	error = fit_write_zeroes(disk, sector, count, driver_flags(disk, flags));
+	stats_end(&disk->core.stats, STATS_WRITE_ZEROES, begin_ns, count << disk_sector_shift(disk),
+		  error);
+	return error ? error : flush_for_fua(disk, flags);
+}
+
+int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent)
+{
+	struct extent found = {.kind = EXTENT_DATA, .count = count};
+	int error = count == 0 ? error_of(ERROR_INVALID_INPUT) : check_range(disk, sector, count);
+
+	if (!error && disk->driver->extent)
+		error = disk->driver->extent(disk, sector, count, &found);
+	if (error)
+		return error;
+	assert(found.count > 0 && found.count <= count);
+	*extent = found;
+	return 0;
+}
+
+int disk_allocated(struct disk *disk, uint64_t *bytes)
+{
+	if (disk->driver->allocated)
+		return disk->driver->allocated(disk, bytes);
+	*bytes = disk_size(disk);
+	return 0;
+}
+
+int disk_eject(struct disk *disk)
+{
+	return disk->driver->eject ? disk->driver->eject(disk) : error_of(ERROR_UNSUPPORTED);
+}
+
+/* ---- Resize. ---- */
+
+void disk_set_sector_count(struct disk *disk, uint64_t count)
+{
+	if (atomic_exchange(&disk->core.sector_count, count) == count)
+		return;
+	task_mutex_lock(&disk->core.resize_mutex);
+	wait_queue_wake_all(&disk->core.resize_waiters);
+	task_mutex_unlock(&disk->core.resize_mutex);
+	for (unsigned i = 0; i < disk->core.above_count; i++) {
+		struct disk *above = disk->core.above[i];
+
+		if (above->driver->below_resized)
+			above->driver->below_resized(above);
+	}
+}
+
+uint64_t disk_wait_resize(struct disk *disk, uint64_t known)
+{
+	task_mutex_lock(&disk->core.resize_mutex);
+	disk->core.resize_waiting++;
+	while (!disk->core.closing && disk_sector_count(disk) == known)
+		wait_queue_wait(&disk->core.resize_waiters, &disk->core.resize_mutex);
+	disk->core.resize_waiting--;
+
+	uint64_t count = disk->core.closing ? known : disk_sector_count(disk);
+
+	task_mutex_unlock(&disk->core.resize_mutex);
+	return count;
+}
+
+/* ---- Inspection. ---- */
+
+static void inspect_operation(struct disk *disk, enum stats_op op, struct report *report)
+{
+	struct stats_totals totals;
+
+	stats_read(&disk->core.stats, op, &totals);
+	if (totals.requests == 0 && totals.in_flight == 0)
+		return;
+	report_object_begin(report, stats_op_name(op));
+	report_u64(report, "requests", totals.requests);
+	report_bytes(report, "bytes", totals.bytes);
+	report_u64(report, "errors", totals.errors);
+	report_u64(report, "in_flight", totals.in_flight);
+	report_u64(report, "mean_ns", totals.requests ? totals.total_ns / totals.requests : 0);
+	report_u64(report, "p50_below_ns", stats_percentile(&totals, 50));
+	report_u64(report, "p99_below_ns", stats_percentile(&totals, 99));
+	report_object_begin(report, "latency_from_ns");
+	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
+		char from_ns[24];
+
+		snprintf(from_ns, sizeof(from_ns), "%llu", 1ULL << b);
+		if (totals.latency[b] > 0)
+			report_u64(report, from_ns, totals.latency[b]);
+	}
+	report_object_end(report);
+	report_object_end(report);
+}
+
+static void inspect_geometry(struct disk *disk, struct report *report)
+{
+	const struct disk_geometry *geometry = &disk->geometry;
+	char id[33];
+
+	report_bytes(report, "size", disk_size(disk));
+	report_u64(report, "sector_count", disk_sector_count(disk));
+	report_u64(report, "sector_size", geometry->sector_size);
+	report_u64(report, "physical_sector_size", geometry->physical_sector_size);
+	report_bool(report, "read_only", geometry->read_only);
+	report_bool(report, "fua", geometry->fua);
+	report_string(report, "unmap", unmap_behaviour_name(geometry->unmap));
+	report_u64(report, "optimal_unmap_sectors", geometry->optimal_unmap_sectors);
+	report_bool(report, "pr", disk_pr(disk) != NULL);
+	if (geometry->has_id)
+		report_string(report, "disk_id", format_id(id, geometry->id));
+}
+
+void disk_inspect(struct disk *disk, struct report *report)
+{
+	report_string(report, "node", disk->name);
+	report_string(report, "type", disk->driver->name);
+	inspect_geometry(disk, report);
+	if (disk->driver->inspect)
+		disk->driver->inspect(disk, report);
+	report_object_begin(report, "operations");
+	for (unsigned op = 0; op < STATS_OPS; op++)
+		inspect_operation(disk, op, report);
+	report_object_end(report);
+	if (disk->below_count == 0)
+		return;
+	report_list_begin(report, "below");
+	for (unsigned i = 0; i < disk->below_count; i++) {
+		report_object_begin(report, NULL);
+		disk_inspect(disk->below[i], report);
+		report_object_end(report);
+	}
+	report_list_end(report);
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Jobs in order of arrival; a thread is started when a job arrives, none is idle and there are
+ * fewer than OFFLOAD_THREADS. If not even one thread can be started, the job runs on the worker:
+ * slow, but not lost.
+ */
+#include "core/offload.h"
+#include <pthread.h>
+#include <signal.h>
+#include "core/lock.h"
+#include "core/task.h"
+
+struct job {
+	void (*function)(void *argument);
+	void *argument;
+	struct task *task;
+	struct job *next;
+};
+
+static struct {
+	pthread_mutex_t mutex;
+	pthread_cond_t arrived;
+	struct job *first, **tail;
+	unsigned idle, count;
+	bool stopping;
+	pthread_t threads[OFFLOAD_THREADS];
+} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .arrived = PTHREAD_COND_INITIALIZER};
+
+static void *offload_main(void *argument)
+{
+	(void)argument;
+	pthread_setname_np(pthread_self(), "diskfs-offload");
+	pthread_mutex_lock(&pool.mutex);
+	for (;;) {
+		while (!pool.first && !pool.stopping) {
+			pool.idle++;
+			pthread_cond_wait(&pool.arrived, &pool.mutex);
+			pool.idle--;
+		}
+		if (!pool.first)
+			break;
+
+		struct job *job = pool.first;
+		struct task *task = job->task;
+
+		pool.first = job->next;
+		pthread_mutex_unlock(&pool.mutex);
+		job->function(job->argument);
+		task_wake(task); /* the job is on its stack: gone from here on */
+		pthread_mutex_lock(&pool.mutex);
+	}
+	pthread_mutex_unlock(&pool.mutex);
+	return NULL;
+}
+
+/* With the mutex held. */
+static void offload_start_thread(void)
+{
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	if (pthread_create(&pool.threads[pool.count], NULL, offload_main, NULL) == 0)
+		pool.count++;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void offload(void (*function)(void *argument), void *argument)
+{
+	struct job job = {.function = function, .argument = argument, .task = task_self()};
+
+	pthread_mutex_lock(&pool.mutex);
+	if (pool.idle == 0 && pool.count < OFFLOAD_THREADS)
+		offload_start_thread();
+	if (pool.count == 0) {
+		pthread_mutex_unlock(&pool.mutex);
+		function(argument);
+		return;
+	}
+	if (!pool.first)
+		pool.tail = &pool.first;
+	*pool.tail = &job;
+	pool.tail = &job.next;
+	pthread_cond_signal(&pool.arrived);
+	pthread_mutex_unlock(&pool.mutex);
+	task_suspend();
+}
+
+void offload_stop(void)
+{
+	pthread_mutex_lock(&pool.mutex);
+	pool.stopping = true;
+	pthread_cond_broadcast(&pool.arrived);
+	pthread_mutex_unlock(&pool.mutex);
+	for (unsigned i = 0; i < pool.count; i++)
+		pthread_join(pool.threads[i], NULL);
+	pool.count = 0;
+	pool.stopping = false;
+}

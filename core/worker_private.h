@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What worker.c, task.c, ring.c and buffer.c share: the struct worker and the tasks' side of it.
+ * For core/ only.
+ */
+#ifndef CORE_WORKER_PRIVATE_H
+#define CORE_WORKER_PRIVATE_H
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+#include "core/worker.h"
+
+/* Something that another thread hands to a worker: a task to wake, or a call. */
+struct inbox_item {
+	struct inbox_item *next;
+	void (*deliver)(struct inbox_item *item); /* on the worker, outside of tasks */
+};
+
+/* Lives at the top of its own stack. */
+struct task {
+	struct worker *worker;
+	struct task *next; /* in the ready queue, or in the pool */
+	struct inbox_item inbox_item;
+	void (*function)(void *argument);
+	void *argument;
+	sigjmp_buf context; /* of the task, while it does not run */
+	sigjmp_buf caller;  /* of whoever entered it, while it runs */
+	bool begun;	    /* its stack has been entered before */
+	bool ended;
+	void *mapping; /* guard page, stack, this struct */
+	void *stack;
+	/* For the sanitizers and valgrind, which want to know of every stack and switch. */
+	void *fake_stack, *caller_fake_stack;
+	const void *caller_stack;
+	size_t caller_stack_size;
+	void *fiber, *caller_fiber;
+	unsigned valgrind_id;
+};
+
+struct task_queue {
+	struct task *first, *last;
+};
+
+struct buffer_pool {
+	void *first; /* linked by the first pointer in each idle buffer */
+	unsigned idle;
+};
+
+struct worker {
+	unsigned index;
+	pthread_t thread;
+	struct io_uring ring;
+	struct worker_source *source;
+
+	/* Tasks: only this worker's thread touches these. */
+	struct task *current;
+	struct task_queue ready;
+	struct task *idle_stacks;
+	unsigned idle_stack_count;
+	struct buffer_pool buffers;
+
+	/* The inbox: other threads push, and wake the worker by event_fd where it sleeps. */
+	_Atomic(struct inbox_item *) inbox;
+	atomic_bool sleeping;
+	atomic_bool stopping;
+	int event_fd;
+	uint64_t event_value;
+	struct ring_op event_op;
+
+	/* Numbers for `.status`; written by this worker only. */
+	_Atomic uint64_t turns, sleeps, buffer_bytes;
+	_Atomic unsigned task_count, stack_count;
+};
+
+/* Pushes to the inbox of @worker and wakes it. Any thread. */
+void worker_deliver(struct worker *worker, struct inbox_item *item);
+
+/* Runs the tasks that are ready now; those that become ready meanwhile wait for the next turn. */
+void tasks_run_ready(struct worker *worker);
+/* Frees the idle stacks, at the end of the worker. */
+void tasks_free_idle(struct worker *worker);
+
+/* Frees the idle buffers, at the end of the worker. */
+void buffers_free_idle(struct worker *worker);
+
+#endif
