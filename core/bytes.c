@@ -214,7 +214,7 @@ int disk_zero_bytes(struct disk *disk, uint64_t offset, uint64_t length, unsigne
 	uint64_t whole = align_up(offset, sector_size);
 	uint64_t whole_end = align_down(end, sector_size);
 
-	if (whole >= whole_end && !span_is_whole(&span)) {
+	if (whole >= whole_end) {
 		/* Two edges at most, with no whole sector between them. */
 		uint64_t cut = min_u64(whole, end);
 

@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: MIT
+/*
+ * file: a disk in a raw file.
+ *
+ * The file's bytes are the disk's. A file whose size is no multiple of the sector size is served
+ * without its last, incomplete sector, which nobody can reach; a warning and `.status` say so. The
+ * file never changes its size.
+ *
+ * How it waits: everything goes through the worker's ring, except what will not wait. Where the
+ * file lives in memory (tmpfs), every call is made at once. Elsewhere a buffered read is first
+ * tried with RWF_NOWAIT, which the page cache answers in the same call, and only goes to the ring
+ * for what is not cached; writes likewise, on the file systems that can. With direct = yes the page
+ * cache is bypassed and everything goes to the ring.
+ *
+ * Flush is fdatasync. FUA is RWF_DSYNC. On a crash of the host, what was flushed is there, and of
+ * the rest any part may be, to the granularity of the file system. On a crash of the process alone
+ * nothing that was acknowledged is lost.
+ *
+ * A read that ends early because somebody truncated the file is an I/O error, never zeros.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "core/disk.h"
+#include "core/log.h"
+#include "core/offload.h"
+#include "core/report.h"
+#include "core/ring.h"
+
+#ifndef RAMFS_MAGIC
+#define RAMFS_MAGIC 0x858458f6
+#endif
+
+/* Segments handed to the kernel in one call; a longer list takes several. */
+#define IOV_BATCH 64
+
+struct file_config {
+	char *path;
+	uint64_t size;
+	bool direct;
+	uint64_t sector_size;
+	uint64_t physical_sector_size;
+};
+
+struct file {
+	int fd;				       /* -1: none */
+	uint64_t size;			       /* bytes, as found at open */
+	bool in_memory;			       /* of a file system that never waits for a device */
+	atomic_bool nowait_read, nowait_write; /* worth trying RWF_NOWAIT */
+	atomic_bool zero_range;		       /* worth trying FALLOC_FL_ZERO_RANGE */
+	struct log_limit log_limit;
+};
+
+/* ---- Open. ---- */
+
+/* Makes a sparse file of the configured size; it must not exist. */
+static int file_create(struct file *file, const struct file_config *config, int flags,
+		       struct err *err)
+{
+	file->fd = open(config->path, flags | O_CREAT | O_EXCL, 0666);
+	if (file->fd < 0)
+		return err_set_key(err, "path", "cannot create '%s': %s", config->path,
+				   strerror(errno));
+	if (ftruncate(file->fd, (off_t)config->size) < 0) {
+		err_set_key(err, "size", "cannot give '%s' its size: %s", config->path,
+			    strerror(errno));
+		unlink(config->path);
+		return -1;
+	}
+	return 0;
+}
+
+static int file_open_fd(struct disk *disk, bool *missing, struct err *err)
+{
+	const struct file_config *config = disk->config;
+	struct file *file = disk->state;
+	bool read_only = disk->open_flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_CHECK);
+	int flags = (read_only ? O_RDONLY : O_RDWR) | (config->direct ? O_DIRECT : 0) | O_CLOEXEC |
+		    O_NOCTTY | O_NONBLOCK; /* so that a FIFO is refused, not waited for */
+
+	*missing = false;
+	file->fd = open(config->path, flags);
+	if (file->fd >= 0)
+		return 0;
+	if (errno == ENOENT && config->size > 0 && (disk->open_flags & DISK_OPEN_CHECK)) {
+		*missing = true;
+		return 0;
+	}
+	if (errno == ENOENT && config->size > 0 && !read_only)
+		return file_create(file, config, flags, err);
+	if (errno == EINVAL && config->direct)
+		return err_set_key(err, "direct",
+				   "the file system of '%s' has no direct I/O: set direct = no",
+				   config->path);
+	return err_set_key(err, "path", "cannot open '%s': %s%s", config->path, strerror(errno),
+			   errno == ENOENT && !read_only ? " (size = would create it)" : "");
+}
+
+static int file_check_size(const struct file_config *config, const struct stat *stat,
+			   struct err *err)
+{
+	if (!S_ISREG(stat->st_mode))
+		return err_set_key(err, "path", "'%s' is no regular file", config->path);
+	if (stat->st_size == 0)
+		return err_set_key(err, "path",
+				   "'%s' is empty: remove it and set size, to have it created",
+				   config->path);
+	if (config->size > 0 && (uint64_t)stat->st_size != config->size)
+		return err_set_key(err, "size",
+				   "'%s' has %lld bytes, not %llu: an existing file is not resized",
+				   config->path, (long long)stat->st_size,
+				   (unsigned long long)config->size);
+	if ((uint64_t)stat->st_size < config->sector_size)
+		return err_set_key(err, "path", "'%s' is smaller than one sector of %llu bytes",
+				   config->path, (unsigned long long)config->sector_size);
+	return 0;
+}
+
+/* Direct I/O: what the file wants of memory and offsets (statx since 6.1; else what serves
+ * everywhere). */
+static int file_direct_alignment(struct disk *disk, struct err *err)
+{
+	const struct file_config *config = disk->config;
+	const struct file *file = disk->state;
+	uint32_t memory = 4096, offset = 512;
+
+#ifdef STATX_DIOALIGN
+	struct statx statx_buffer;
+
+	if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &statx_buffer) == 0 &&
+	    (statx_buffer.stx_mask & STATX_DIOALIGN) && statx_buffer.stx_dio_offset_align > 0) {
+		memory = statx_buffer.stx_dio_mem_align;
+		offset = statx_buffer.stx_dio_offset_align;
+	}
+#endif
+	if (offset > config->sector_size)
+		return err_set_key(
+			err, "direct",
+			"direct I/O on '%s' needs sectors of %u bytes: set sector_size = "
+			"%u or direct = no",
+			config->path, offset, offset);
+	disk->geometry.memory_align = (uint32_t)min_u64(memory, 4096);
+	return 0;
+}
+
+/* Whether fallocate() knows @mode: asked of nothing, behind the end. */
+static bool file_can(const struct file *file, int mode)
+{
+	return fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)file->size, 1) == 0;
+}
+
+static int file_open(struct disk *disk, struct err *err)
+{
+	const struct file_config *config = disk->config;
+	struct file *file = disk->state;
+	struct stat stat = {.st_blksize = 4096, .st_size = (off_t)config->size};
+	struct statfs statfs;
+	bool missing;
+
+	file->fd = -1;
+	if (file_open_fd(disk, &missing, err) < 0)
+		return -1;
+	if (!missing && fstat(file->fd, &stat) < 0)
+		return err_set_key(err, "path", "cannot stat '%s': %s", config->path,
+				   strerror(errno));
+	if (!missing && file_check_size(config, &stat, err) < 0)
+		return -1;
+	if (!missing && config->direct && file_direct_alignment(disk, err) < 0)
+		return -1;
+
+	bool writable = !(disk->open_flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_CHECK));
+
+	file->size = (uint64_t)stat.st_size;
+	file->in_memory = !missing && !config->direct && fstatfs(file->fd, &statfs) == 0 &&
+			  (statfs.f_type == TMPFS_MAGIC || statfs.f_type == RAMFS_MAGIC);
+	file->nowait_read = file->nowait_write = !config->direct;
+	file->zero_range = true;
+
+	struct disk_geometry *geometry = &disk->geometry;
+	uint64_t block =
+		is_power_of_two((uint64_t)stat.st_blksize) ? (uint64_t)stat.st_blksize : 4096;
+
+	geometry->sector_size = (uint32_t)config->sector_size;
+	geometry->physical_sector_size =
+		(uint32_t)(config->physical_sector_size > 0
+				   ? config->physical_sector_size
+				   : max_u64(min_u64(block, 4096), config->sector_size));
+	geometry->fua = true;
+	geometry->unmap =
+		writable && file_can(file, FALLOC_FL_PUNCH_HOLE) ? UNMAP_ZEROES : UNMAP_IGNORED;
+	geometry->optimal_unmap_sectors =
+		(uint32_t)(max_u64(block, config->sector_size) / config->sector_size);
+	if (file->size % config->sector_size != 0)
+		log_warning(disk->name,
+			    "the last %llu bytes of '%s' are no whole sector and cannot be reached",
+			    (unsigned long long)(file->size % config->sector_size), config->path);
+	disk_set_sector_count(disk, file->size / config->sector_size);
+	return 0;
+}
+
+static void file_close(struct disk *disk)
+{
+	struct file *file = disk->state;
+
+	if (file->fd >= 0)
+		close(file->fd);
+	file->fd = -1;
+}
+
+/* ---- Data. ---- */
+
+/* @result is a negative errno. */
+static int file_failed(struct disk *disk, const char *what, uint64_t offset, ssize_t result)
+{
+	struct file *file = disk->state;
+
+	log_limited(&file->log_limit, LOG_LEVEL_ERROR, disk->name, "%s at byte %llu: %s", what,
+		    (unsigned long long)offset, strerror((int)-result));
+	return error_io((int)-result);
+}
+
+/* What a call that will not wait gave: a count, or a negative errno; -EAGAIN: the ring has to do
+ * it. */
+static ssize_t file_read_now(struct file *file, const struct iovec *iov, unsigned count,
+			     uint64_t offset)
+{
+	ssize_t result = -1;
+
+	errno = EAGAIN;
+	if (file->in_memory)
+		result = preadv(file->fd, iov, (int)count, (off_t)offset);
+	else if (atomic_load_explicit(&file->nowait_read, memory_order_relaxed))
+		result = preadv2(file->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT);
+	if (result < 0 && errno == EOPNOTSUPP)
+		atomic_store_explicit(&file->nowait_read, false, memory_order_relaxed);
+	return result >= 0 ? result : errno == EOPNOTSUPP ? -EAGAIN : -errno;
+}
+
+static ssize_t file_write_now(struct file *file, const struct iovec *iov, unsigned count,
+			      uint64_t offset, int rw_flags)
+{
+	ssize_t result = -1;
+
+	errno = EAGAIN;
+	if (file->in_memory)
+		result = pwritev2(file->fd, iov, (int)count, (off_t)offset, rw_flags);
+	else if (rw_flags == 0 && atomic_load_explicit(&file->nowait_write, memory_order_relaxed))
+		result = pwritev2(file->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT);
+	if (result < 0 && errno == EOPNOTSUPP)
+		atomic_store_explicit(&file->nowait_write, false, memory_order_relaxed);
+	return result >= 0 ? result : errno == EOPNOTSUPP ? -EAGAIN : -errno;
+}
+
+static int file_read(struct disk *disk, const struct sg *sg, uint64_t sector)
+{
+	struct file *file = disk->state;
+	uint64_t offset = sector << disk_sector_shift(disk);
+	struct sg rest = *sg;
+
+	while (rest.len > 0) {
+		struct iovec iov[IOV_BATCH];
+		size_t bytes;
+		unsigned count = sg_iovecs(&rest, iov, IOV_BATCH, &bytes);
+		ssize_t result = file_read_now(file, iov, count, offset);
+
+		if (result == -EAGAIN || result == -EINTR)
+			result = ring_readv(file->fd, iov, count, offset, 0);
+		if (result == 0) /* the file has shrunk under us */
+			result = -EIO;
+		if (result < 0)
+			return file_failed(disk, "read", offset, result);
+		rest = sg_slice(&rest, (size_t)result, rest.len - (size_t)result);
+		offset += (size_t)result;
+	}
+	return 0;
+}
+
+static int file_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
+{
+	struct file *file = disk->state;
+	uint64_t offset = sector << disk_sector_shift(disk);
+	int rw_flags = flags & DISK_FUA ? RWF_DSYNC : 0;
+	struct sg rest = *sg;
+
+	while (rest.len > 0) {
+		struct iovec iov[IOV_BATCH];
+		size_t bytes;
+		unsigned count = sg_iovecs(&rest, iov, IOV_BATCH, &bytes);
+		ssize_t result = file_write_now(file, iov, count, offset, rw_flags);
+
+		if (result == -EAGAIN || result == -EINTR)
+			result = ring_writev(file->fd, iov, count, offset, rw_flags);
+		if (result == 0) /* not a byte, and no reason given */
+			result = -EIO;
+		if (result < 0)
+			return file_failed(disk, "write", offset, result);
+		rest = sg_slice(&rest, (size_t)result, rest.len - (size_t)result);
+		offset += (size_t)result;
+	}
+	return 0;
+}
+
+static int file_flush(struct disk *disk)
+{
+	struct file *file = disk->state;
+	int result = 0;
+
+	/* In memory it has nothing to do, and need not go round by another thread. */
+	if (file->in_memory)
+		result = fdatasync(file->fd) < 0 ? -errno : 0;
+	else
+		result = ring_fdatasync(file->fd);
+	return result < 0 ? file_failed(disk, "flush", 0, result) : 0;
+}
+
+/* ---- Holes. ---- */
+
+static int file_fallocate(struct disk *disk, int mode, uint64_t sector, uint64_t count)
+{
+	struct file *file = disk->state;
+	unsigned shift = disk_sector_shift(disk);
+	int result = ring_fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, sector << shift,
+				    count << shift);
+
+	if (result == -EOPNOTSUPP)
+		return error_of(ERROR_UNSUPPORTED);
+	return result < 0 ? file_failed(disk, "fallocate", sector << shift, result) : 0;
+}
+
+static int file_unmap(struct disk *disk, uint64_t sector, uint64_t count)
+{
+	return file_fallocate(disk, FALLOC_FL_PUNCH_HOLE, sector, count);
+}
+
+static int file_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags)
+{
+	struct file *file = disk->state;
+	int error = error_of(ERROR_UNSUPPORTED);
+
+	if ((flags & DISK_MAY_UNMAP) && disk->geometry.unmap == UNMAP_ZEROES)
+		error = file_unmap(disk, sector, count);
+	if (error_kind(error) == ERROR_UNSUPPORTED &&
+	    atomic_load_explicit(&file->zero_range, memory_order_relaxed)) {
+		error = file_fallocate(disk, FALLOC_FL_ZERO_RANGE, sector, count);
+		if (error_kind(error) == ERROR_UNSUPPORTED)
+			atomic_store_explicit(&file->zero_range, false, memory_order_relaxed);
+	}
+	return error || !(flags & DISK_FUA) ? error : file_flush(disk);
+}
+
+/* lseek() and fstat() may wait for the file system, and the ring has no lseek. */
+struct file_query {
+	const struct file *file;
+	uint64_t offset;
+	off_t data, hole; /* of SEEK_DATA, SEEK_HOLE; negative: -errno */
+	struct stat stat;
+	int stat_errno;
+};
+
+static void file_query_extent(void *argument)
+{
+	struct file_query *query = argument;
+
+	query->data = lseek(query->file->fd, (off_t)query->offset, SEEK_DATA);
+	if (query->data < 0)
+		query->data = -errno;
+	query->hole = lseek(query->file->fd, (off_t)query->offset, SEEK_HOLE);
+	if (query->hole < 0)
+		query->hole = -errno;
+}
+
+static int file_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent)
+{
+	unsigned shift = disk_sector_shift(disk);
+	uint64_t offset = sector << shift;
+	struct file_query query = {.file = disk->state, .offset = offset};
+	uint64_t end = count; /* of the run, in sectors from its start */
+
+	offload(file_query_extent, &query);
+	if (query.data == -ENXIO) { /* no more data */
+		*extent = (struct extent){.kind = EXTENT_HOLE, .count = count};
+		return 0;
+	}
+	/* A sector that is partly data is data. */
+	if (query.data > 0 && ((uint64_t)query.data - offset) >> shift > 0) {
+		extent->kind = EXTENT_HOLE;
+		end = ((uint64_t)query.data - offset) >> shift;
+	} else {
+		extent->kind = EXTENT_DATA;
+		if (query.data == (off_t)offset && query.hole > query.data)
+			end = ((uint64_t)query.hole - offset + disk_sector_size(disk) - 1) >> shift;
+		else if (query.data > (off_t)offset)
+			end = 1; /* the sector in which the data begins */
+	}
+	extent->count = min_u64(end, count);
+	return 0;
+}
+
+static void file_query_stat(void *argument)
+{
+	struct file_query *query = argument;
+
+	if (fstat(query->file->fd, &query->stat) < 0)
+		query->stat_errno = errno;
+}
+
+static int file_allocated(struct disk *disk, uint64_t *bytes)
+{
+	struct file_query query = {.file = disk->state};
+
+	offload(file_query_stat, &query);
+	if (query.stat_errno)
+		return error_io(query.stat_errno);
+	*bytes = (uint64_t)query.stat.st_blocks * 512;
+	return 0;
+}
+
+static void file_inspect(struct disk *disk, struct report *report)
+{
+	const struct file_config *config = disk->config;
+	const struct file *file = disk->state;
+
+	report_string(report, "path", config->path);
+	report_bool(report, "direct", config->direct);
+	report_bool(report, "in_memory", file->in_memory);
+	report_u64(report, "unreachable_bytes", file->size % config->sector_size);
+}
+
+static const struct option file_options[] = {
+	{.name = "path",
+	 .type = OPTION_PATH,
+	 .offset = offsetof(struct file_config, path),
+	 .flags = OPTION_REQUIRED,
+	 .help = "The raw file"},
+	{.name = "size",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct file_config, size),
+	 .min = 512,
+	 .max = INT64_MAX,
+	 .help = "Where the file does not exist, it is created, sparse, with this size. Where it "
+		 "does, it must have this size"},
+	{.name = "direct",
+	 .type = OPTION_BOOL,
+	 .offset = offsetof(struct file_config, direct),
+	 .fallback = "no",
+	 .help = "Bypass the host's page cache (O_DIRECT)"},
+	{.name = "sector_size",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct file_config, sector_size),
+	 .flags = OPTION_POWER_OF_TWO,
+	 .min = 512,
+	 .max = GEOMETRY_SECTOR_MAX,
+	 .fallback = "512",
+	 .help = "Logical sector size in bytes. An incomplete sector at the end of the file cannot "
+		 "be reached"},
+	{.name = "physical_sector_size",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct file_config, physical_sector_size),
+	 .flags = OPTION_POWER_OF_TWO,
+	 .min = 512,
+	 .max = GEOMETRY_SECTOR_MAX,
+	 .help = "Physical sector size in bytes, at least sector_size. The default is the block "
+		 "size "
+		 "of the file system, at most 4096"},
+	{NULL},
+};
+
+const struct driver file_driver = {
+	.name = "file",
+	.summary = "a raw file",
+	.options = file_options,
+	.config_size = sizeof(struct file_config),
+	.state_size = sizeof(struct file),
+	.open = file_open,
+	.close = file_close,
+	.read = file_read,
+	.write = file_write,
+	.flush = file_flush,
+	.unmap = file_unmap,
+	.write_zeroes = file_write_zeroes,
+	.extent = file_extent,
+	.allocated = file_allocated,
+	.inspect = file_inspect,
+};
