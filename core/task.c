@@ -272,6 +272,7 @@ int task_start(void (*function)(void *argument), void *argument)
 	atomic_fetch_add_explicit(&worker->task_count, 1, memory_order_relaxed);
 	task->function = function;
 	task->argument = argument;
+	task->user_context = NULL;
 	task->ended = false;
 	task_enter(task);
 	return 0;
@@ -280,6 +281,18 @@ int task_start(void (*function)(void *argument), void *argument)
 void task_suspend(void)
 {
 	task_leave(task_self());
+}
+
+void task_set_context(void *context)
+{
+	task_self()->user_context = context;
+}
+
+void *task_context(void)
+{
+	struct task *task = task_self();
+
+	return task ? task->user_context : NULL;
 }
 
 /* ---- The ready queue. ---- */

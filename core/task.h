@@ -47,6 +47,10 @@ void task_yield(void);
 /* Suspends for at least @ns nanoseconds. */
 void task_sleep_ns(uint64_t ns);
 
+/* One pointer of the running task, for whoever started it; NULL in a new task. */
+void task_set_context(void *context);
+void *task_context(void); /* NULL outside of tasks, too */
+
 /* ---- Groups: children of one task, on its worker, and the wait for all of them. ---- */
 
 /* On the parent's stack. A zeroed group is ready for use. */

@@ -24,6 +24,7 @@ struct task {
 	struct inbox_item inbox_item;
 	void (*function)(void *argument);
 	void *argument;
+	void *user_context;
 	sigjmp_buf context; /* of the task, while it does not run */
 	sigjmp_buf caller;  /* of whoever entered it, while it runs */
 	bool begun;	    /* its stack has been entered before */
