@@ -84,7 +84,12 @@ TESTS      := $(TEST_NAMES:%=$(B)/tests/%)
 $(TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(ROOMS:%.c=$(B)/%.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-tests: $(B)/diskfs $(TESTS)
+# Odd system calls, for the scripts in tests/mount.
+$(B)/tests/fileop: tests/mount/fileop.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $<
+
+tests: $(B)/diskfs $(TESTS) $(B)/tests/fileop
 
 check:
 	@scripts/setup --check-test || scripts/setup --test

@@ -1,0 +1,121 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The three page-cache policies: whoever looks, by whatever way, sees the same bytes.
+. "$(dirname "$0")/lib.sh"
+requires python3
+requires_fuse
+
+size=8388608
+random_file "$work/source" $size 3
+
+policy() {
+	config <<EOT
+[diskfs]
+cache = $1
+
+[file]
+driver = file
+path = file.img
+size = 8M
+
+[ram]
+driver = ram
+size = 8M
+sector_size = 4096
+EOT
+	mount_disks "$conf"
+}
+
+each() {
+	"$1" "$mnt/file.img"
+	"$1" "$mnt/ram.img"
+}
+
+buffered_then_direct() {
+	check dd if="$work/source" of="$1" bs=100k conv=notrunc
+	check dd if="$1" of="$work/copy" bs=1M iflag=direct
+	check cmp "$work/source" "$work/copy"
+	check cmp "$work/source" "$1"
+}
+
+direct_then_buffered() {
+	check cmp "$work/source" "$1" # now it may be cached
+	check_output "65536
+same" fileop -o direct "$1" pwrite 1M 64K 77 all 1M 64K 77
+	check_output "same
+same" fileop "$1" all 1M 64K 77 all 1M 64K 77
+	# The same through a descriptor that has been open and has read before.
+	check_output "same
+65536
+same" fileop "$1" all 1M 64K 77 pwrite 1M 64K 78 all 1M 64K 78
+	check_output same fileop -o direct "$1" all 1M 64K 78
+}
+
+small_writes() {
+	check_output $size fileop "$1" pwrite 0 $size 1
+	check_output "1
+4097
+1
+same
+same
+same" fileop "$1" pwrite 0 1 2 pwrite 100000 4097 2 pwrite $((size - 1)) 1 2 \
+		all 1 99999 1 all 100000 4097 2 all 104097 100000 1
+	check_output "same
+same" fileop -o direct "$1" all 512 99328 1 all 104448 65536 1
+	check_output "same
+same
+same" fileop "$1" all 0 1 2 all 100000 4097 2 all $((size - 1)) 1 2
+	check_output 100 fileop "$1" pwrite $((size - 100)) 1000 3
+	check_output ENOSPC fileop "$1" pwrite $size 1 3
+	check_output $size stat -c %s "$1"
+}
+
+synced() {
+	check dd if="$work/source" of="$mnt/file.img" bs=1M conv=notrunc,fsync
+	check cmp "$work/source" "$work/file.img"
+	check_output "4096
+0" fileop "$mnt/file.img" pwrite 8192 4096 99 fdatasync
+	check_output same fileop "$work/file.img" all 8192 4096 99
+	check_output 4096 fileop -o dsync "$mnt/file.img" pwrite 16384 4096 98
+	check_output same fileop "$work/file.img" all 16384 4096 98
+}
+
+holes() {
+	check_output $size fileop "$1" pwrite 0 $size 1
+	check_output "0
+same
+same
+same" fileop "$1" fallocate punch,keep 5000 100000 all 5000 100000 0 all 0 5000 1 all 105000 5000 1
+	check_output "0
+same" fileop "$1" fallocate zero,keep 4096 123 all 4096 123 0
+	check_output same fileop -o direct "$1" all 8192 65536 0
+}
+
+maps() {
+	check_output $size fileop "$1" pwrite 0 $size 1
+	check_output "0
+same" fileop "$1" map_shared 4096 1M 1 33 all 4096 1M 33
+	check_output same fileop -o direct "$1" all 4096 1M 33
+	check_output "0
+same" fileop "$1" map_private 4096 1M 33 44 all 4096 1M 33
+	# What is written after a map was made is in the next one.
+	check_output "8192
+0" fileop "$1" pwrite 4096 8192 34 map_shared 4096 8192 34 35
+}
+
+kept_over_the_end() {
+	check dd if="$work/source" of="$mnt/file.img" bs=1M conv=notrunc
+	unmount_disks
+	check cmp "$work/source" "$work/file.img"
+}
+
+for cache in none writethrough writeback; do
+	policy $cache
+	test_case "$cache: buffered writes, direct reads" each buffered_then_direct
+	test_case "$cache: direct writes, buffered reads" each direct_then_buffered
+	test_case "$cache: writes of single bytes" each small_writes
+	test_case "$cache: fsync and O_DSYNC reach the backing file" synced
+	test_case "$cache: zeroed ranges" each holes
+	test_case "$cache: maps" each maps
+	test_case "$cache: nothing is lost at the end" kept_over_the_end
+done

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# What the black-box tests share. A test file sources this first:
+#
+#	. "$(dirname "$0")/lib.sh"
+#	requires fio
+#	reads_zeros() { check_output same fileop "$mnt/a.img" all 0 4096 0; }
+#	mount_disks "$conf"
+#	test_case "a new disk reads zeros" reads_zeros
+#	unmount_disks
+#
+# A case prints `ok - NAME` or, after lines that say what went wrong, `not ok - NAME`. The exit
+# status is 1 when a case failed or none ran, 77 when the whole file was skipped.
+#
+# Everything happens in $work, which is removed at the end, also after an interruption; so is every
+# mount, and every process that the test has started here. Only those: nothing is killed by name.
+
+set -u
+BUILD=$(realpath "${BUILD:-build}")
+work=$(mktemp -d "${TMPDIR:-/tmp}/diskfs-$(basename "$0" .sh).XXXXXX")
+mnt=$work/mnt
+conf=$work/test.conf
+mkdir "$mnt"
+
+# Reports of the sanitizers go to files, whatever happens to stderr; see sanitizer_check.
+export ASAN_OPTIONS=log_path=$work/sanitizer:detect_stack_use_after_return=0
+export UBSAN_OPTIONS=log_path=$work/sanitizer:print_stacktrace=1
+export TSAN_OPTIONS=log_path=$work/sanitizer
+
+daemon_pid=
+cases=0
+failed_cases=0
+case_failed=0
+cleanups=()
+
+# ---- cases and checks ----------------------------------------------------------------------------
+
+# test_case NAME COMMAND...: the command's checks decide, not its status.
+test_case() {
+	local name=$1
+
+	shift
+	cases=$((cases + 1))
+	case_failed=0
+	"$@"
+	if [ "$case_failed" = 0 ]; then
+		echo "ok - $name"
+	else
+		failed_cases=$((failed_cases + 1))
+		echo "not ok - $name"
+	fi
+}
+
+# Fails the case and says why, with the line of the test.
+not_ok() {
+	local depth=1
+
+	while [ "${BASH_SOURCE[depth]}" = "${BASH_SOURCE[0]}" ] && [ -n "${BASH_LINENO[depth]:-}" ]; do
+		depth=$((depth + 1))
+	done
+	case_failed=1
+	echo "# $(basename "${BASH_SOURCE[depth]}"):${BASH_LINENO[depth - 1]}: $*"
+	return 1
+}
+
+show() {
+	[ -z "$1" ] || echo "#   ${1//$'\n'/$'\n#   '}"
+}
+
+# check COMMAND...: succeeds.
+check() {
+	local output status
+
+	output=$("$@" 2>&1) && return 0
+	status=$?
+	not_ok "status $status of: $*"
+	show "$output"
+	return 1
+}
+
+# check_fails STATUS COMMAND...: ends with exactly this status.
+check_fails() {
+	local wanted=$1 output status=0
+
+	shift
+	output=$("$@" 2>&1) || status=$?
+	[ "$status" = "$wanted" ] && return 0
+	not_ok "status $status, wanted $wanted, of: $*"
+	show "$output"
+	return 1
+}
+
+# check_output TEXT COMMAND...: prints exactly this (on stdout or stderr).
+check_output() {
+	local wanted=$1 output
+
+	shift
+	output=$("$@" 2>&1)
+	[ "$output" = "$wanted" ] || not_ok "'$*' gave '$output', wanted '$wanted'"
+}
+
+# check_match REGEX COMMAND...: a line of what it prints matches this extended regular expression.
+check_match() {
+	local wanted=$1 output
+
+	shift
+	output=$("$@" 2>&1)
+	grep -Eq -- "$wanted" <<<"$output" || not_ok "'$*' gave '$output', which does not match '$wanted'"
+}
+
+# check_equal WANTED GOT [WHAT]
+check_equal() {
+	[ "$1" = "$2" ] || not_ok "${3:-it} is '$2', wanted '$1'"
+}
+
+# Polls a command for at most SECONDS: wait_for SECONDS COMMAND...
+wait_for() {
+	local end=$((SECONDS + $1))
+
+	shift
+	until "$@"; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.05
+	done
+}
+
+# ---- skipping ------------------------------------------------------------------------------------
+
+skip_all() {
+	echo "skip: $*"
+	exit 77
+}
+
+# requires PROGRAM...: or the whole file is skipped.
+requires() {
+	local program
+
+	for program; do
+		command -v "$program" >/dev/null || skip_all "$program is not installed"
+	done
+}
+
+requires_root() {
+	[ "$(id -u)" = 0 ] || skip_all "needs root"
+}
+
+requires_fuse() {
+	[ -x "$BUILD/diskfs" ] || { echo "$BUILD/diskfs is missing: run make"; exit 1; }
+	{ : <>/dev/fuse; } 2>/dev/null || skip_all "no access to /dev/fuse"
+	[ "$(id -u)" = 0 ] || requires fusermount3
+}
+
+# skip_case NAME REASON
+skip_case() {
+	echo "skipped - $1: $2"
+}
+
+# ---- clean-up ------------------------------------------------------------------------------------
+
+# cleanup_fn COMMAND...: to be run at the end, last first.
+cleanup_fn() {
+	cleanups+=("$(printf '%q ' "$@")")
+}
+
+mounted() {
+	grep -qF " $1 " /proc/self/mounts
+}
+
+unmount() {
+	if [ "$(id -u)" = 0 ]; then
+		umount "$1"
+	else
+		fusermount3 -u "$1"
+	fi
+}
+
+unmount_lazily() {
+	while mounted "$1"; do
+		umount -l "$1" 2>/dev/null || fusermount3 -uz "$1" || return
+	done
+}
+
+alive() {
+	kill -0 "$1" 2>/dev/null
+}
+
+dead() {
+	! alive "$1"
+}
+
+# Ends a process of ours: politely, then not.
+end_process() {
+	alive "$1" || return 0
+	kill -TERM "$1" 2>/dev/null
+	wait_for 5 dead "$1" || kill -KILL "$1" 2>/dev/null
+}
+
+finish() {
+	local status=$? i
+
+	trap '' INT TERM HUP
+	for ((i = ${#cleanups[@]} - 1; i >= 0; i--)); do
+		eval "${cleanups[i]}"
+	done
+	unmount_lazily "$mnt"
+	[ -z "$daemon_pid" ] || end_process "$daemon_pid"
+	sanitizer_check || status=1
+	cd / && rm -rf --one-file-system "$work"
+	[ "$status" = 0 ] || exit "$status"
+	[ "$failed_cases" = 0 ] && [ "$cases" != 0 ]
+	exit
+}
+trap finish EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Fails when a sanitizer has written a report; shows it once.
+sanitizer_check() {
+	local log found=0
+
+	for log in "$work"/sanitizer.*; do
+		[ -e "$log" ] || continue
+		found=1
+		echo "# a sanitizer reports:"
+		head -n 60 "$log" | sed 's/^/#   /'
+		rm -f "$log"
+	done
+	[ "$found" = 0 ] || not_ok "sanitizer report"
+}
+
+# ---- the mount -----------------------------------------------------------------------------------
+
+diskfs() {
+	"$BUILD/diskfs" "$@"
+}
+
+fileop() {
+	"$BUILD/tests/fileop" "$@"
+}
+
+# Writes the standard input to the configuration file.
+config() {
+	cat >"$conf"
+}
+
+# The answer of a mounted diskfs.
+answers() {
+	[ -e "$mnt/.status" ]
+}
+
+answers_or_dead() {
+	answers || dead "$daemon_pid"
+}
+
+# mount_disks CONFIG [ARGUMENT...]: in the foreground mode, as a child of the test, so that its
+# exit status can be seen. Its messages go to $work/log.
+mount_disks() {
+	local config=$1
+
+	shift
+	# A background child of a shell would ignore SIGINT.
+	env --default-signal=INT "$BUILD/diskfs" -f "$@" "$config" "$mnt" >"$work/log" 2>&1 &
+	daemon_pid=$!
+	wait_for 30 answers_or_dead
+	if ! answers; then
+		echo "# diskfs does not mount $config:"
+		sed 's/^/#   /' "$work/log"
+		exit 1
+	fi
+}
+
+# unmount_disks [INT|TERM]: by umount, or by a signal; the daemon must end with status 0.
+unmount_disks() {
+	local status=0
+
+	if [ $# = 0 ]; then
+		wait_for 10 unmount "$mnt" 2>/dev/null || unmount "$mnt" || not_ok "cannot unmount"
+	else
+		kill -"$1" "$daemon_pid"
+	fi
+	if ! wait_for 30 dead "$daemon_pid"; then
+		not_ok "diskfs does not end"
+		kill -KILL "$daemon_pid"
+	fi
+	wait "$daemon_pid" || status=$?
+	daemon_pid=
+	if [ "$status" != 0 ]; then
+		not_ok "diskfs ended with status $status"
+		sed 's/^/#   /' "$work/log"
+	fi
+	! mounted "$mnt" || not_ok "still mounted"
+	sanitizer_check
+}
+
+# Ends the mount as a case of its own.
+end_disks() {
+	test_case "diskfs ends with status 0${1:+ on SIG$1}" unmount_disks "$@"
+}
+
+# A file of pseudo-random, reproducible content: random_file FILE BYTES [SEED]
+random_file() {
+	python3 - "$1" "$2" "${3:-1}" <<'PY'
+import random, sys
+path, size, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+with open(path, "wb") as out:
+    out.write(random.Random(seed).randbytes(size))
+PY
+}
