@@ -2,9 +2,10 @@
 /*
  * A configuration: an INI file whose sections are nodes (disks), and the disks made of them.
  *
- * Loading reads and validates everything that can be known without opening a disk; opening builds
- * the disks bottom-up. Every error is one line "file:line: [section] key: what is wrong" on the
- * stream that the caller gives; all errors of a phase are reported, not just the first.
+ * Loading (config.c, graph.c) reads and validates everything that can be known without opening a
+ * disk; opening (stacks.c) builds the disks bottom-up. Every error is one line "file:line:
+ * [section] key: what is wrong" on the stream that the caller gives; all errors of a phase (lines,
+ * values, links, cycles) are reported, not just the first.
  *
  * Options of every node, beside its driver's: driver (required), below, file, readonly.
  * A node that nothing stands on is exported as `file`, or as its name with ".img" where it has
@@ -16,11 +17,14 @@
 #include <stdio.h>
 #include "core/disk.h"
 
+/* The deepest stack: requests pass through it on the small stack of a task (core/task.h). */
+#define CONFIG_DEPTH_MAX 64
+
 struct config_node {
 	const char *name;
 	unsigned line; /* of the section */
 	const struct driver *driver;
-	void *values; /* the driver's options until the disk is open, which takes them */
+	void *values; /* the driver's options, until disk_open() takes them */
 	char *file;   /* as given, or NULL */
 	bool read_only;
 	struct config_node **below;
@@ -31,7 +35,7 @@ struct config_node {
 
 /* One exported image. */
 struct config_export {
-	const char *file; /* the name in the mounted folder */
+	char *file; /* the name in the mounted folder, unique */
 	struct config_node *node;
 };
 

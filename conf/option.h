@@ -1,20 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Declared options. Whoever has settings (a driver, the mount, every node) declares them in one
- *table of struct option; that table is the parser, the validation, the defaults, `--help` and the
- *manual's list.
+ * table of struct option; that table is the parser, the validation, the defaults, `--help` and the
+ * manual's list.
  *
  * Values land in a plain struct of the owner's: option @offset says where, option @type says as
- *which C type:
- *
- *	OPTION_BOOL    bool            yes/no, on/off, true/false, 1/0
- *	OPTION_U64     uint64_t        decimal, or hexadecimal with 0x; min..max
- *	OPTION_SIZE    uint64_t        bytes, with an optional suffix K, M, G, T (KiB, MiB ... also
- *accepted); min..max OPTION_DURATION uint64_t       nanoseconds; a number with ns, us, ms, s;
- *min..max (in ns) OPTION_ENUM    int             index into @choices OPTION_OCTAL   uint64_t octal
- *file mode; min..max OPTION_STRING  char *          any text; NULL where not given and without
- *default OPTION_PATH    char *          a path; a relative one counts from the folder of the
- *configuration file OPTION_LIST    struct string_list  names separated by commas
+ * which C type (enum option_type). Parsing is strict: blanks alone are no value, numbers neither
+ * overflow nor are they clamped.
  *
  * core/ may include this header, since a driver's struct points at its table.
  */
@@ -25,15 +17,15 @@
 #include "core/error.h"
 
 enum option_type {
-	OPTION_BOOL,
-	OPTION_U64,
-	OPTION_SIZE,
-	OPTION_DURATION,
-	OPTION_ENUM,
-	OPTION_OCTAL,
-	OPTION_STRING,
-	OPTION_PATH,
-	OPTION_LIST,
+	OPTION_BOOL,	 /* bool: yes/no, on/off, true/false, 1/0 */
+	OPTION_U64,	 /* uint64_t: decimal, or hexadecimal with 0x */
+	OPTION_SIZE,	 /* uint64_t, bytes: decimal, with K, M, G, T, P, E or KiB, MiB ... */
+	OPTION_DURATION, /* uint64_t, nanoseconds: decimal, with ns, us, ms or s; or 0 */
+	OPTION_ENUM,	 /* int: the index into @choices */
+	OPTION_OCTAL,	 /* uint64_t: octal, for a file mode */
+	OPTION_STRING,	 /* char *, owned: any text; NULL where not given and without default */
+	OPTION_PATH,	 /* char *, owned: a relative one counts from the configuration's folder */
+	OPTION_LIST,	 /* struct string_list: names separated by commas, none empty or repeated */
 };
 
 enum option_flags {
@@ -51,7 +43,7 @@ struct option {
 	enum option_type type;
 	size_t offset;	      /* of the value in the owner's struct */
 	unsigned flags;	      /* enum option_flags */
-	uint64_t min, max;    /* numbers only; max 0 means no upper bound */
+	uint64_t min, max;    /* numbers only, as stored; max 0 means no upper bound */
 	const char *fallback; /* the default, as a user would write it; NULL: zero, NULL or empty */
 	const char *const *choices; /* OPTION_ENUM: NULL-terminated */
 	const char *help;	    /* one or two sentences, without a final stop */
@@ -64,8 +56,8 @@ void options_init(const struct option *table, void *values);
 /*
  * Parses @text as the value of option @option into @values, replacing what was there. @base_dir is
  * the folder that relative paths count from (NULL: the working directory). Returns 0, or -1 with
- * err->key and err->text set
- * ("'12x' is no size: write a number of bytes, or one with K, M, G or T").
+ * err->key and err->text set ("'12x' is no size: write a number of bytes, or one with K, M, G or
+ * T"); the old value stays then.
  */
 int option_parse(const struct option *option, const char *text, const char *base_dir, void *values,
 		 struct err *err);
@@ -78,7 +70,8 @@ const struct option *option_find(const struct option *table, const char *name);
 
 /*
  * The name nearest to @name among the options of the @count @tables, or NULL where none is near
- * enough to be what the user meant (edit distance at most 2, and less than half of the name).
+ * enough to be what the user meant (edit distance at most 2, and less than half of the name; a swap
+ * of neighbours counts once, case does not count).
  */
 const char *option_suggest(const struct option *const *tables, size_t count, const char *name);
 
