@@ -6,12 +6,14 @@
 requires_fuse
 cd "$work" || exit 1
 printf 'x%.0s' {1..5120} >good.img
+: >empty.img
 bad_conf=$work/bad.conf
 
-# bad NAME LINES: the configuration on standard input, and all that is said about it.
+# bad NAME LINES [LINES]: the configuration on standard input, and all that is said about it; by
+# --check, and where that differs by mounting.
 bad() {
 	cat >"$bad_conf"
-	test_case "$1" refused "$2"
+	test_case "$1" refused "$2" "${3:-$2}"
 }
 
 refused() {
@@ -19,7 +21,7 @@ refused() {
 	check_output "$1" cat stderr
 	check_output "" cat stdout
 	check_equal 1 "$(status_of diskfs bad.conf mnt)" "status of mounting"
-	check_output "$1" cat stderr
+	check_output "$2" cat stderr
 	check_output "" cat stdout
 	! mounted "$mnt" || not_ok "mounted"
 }
@@ -251,26 +253,72 @@ EOT
 
 # ---- disks that do not open ----------------------------------------------------------------------
 
-bad "no backing file" \
-	"bad.conf:3: [a] path: cannot open '$work/missing.img': No such file or directory" <<EOT
+missing="bad.conf:3: [a] path: cannot open '$work/missing.img': No such file or directory"
+bad "no backing file" "$missing" "$missing (size = would create it)" <<EOT
 [a]
 driver = file
 path = missing.img
 EOT
-bad "a folder as backing file" "bad.conf:3: [a] path: '$work/mnt' is neither a file nor a block device" <<EOT
+bad "a read-only disk without backing file" "$missing" <<EOT
+[a]
+driver = file
+path = missing.img
+readonly = yes
+EOT
+bad "a folder as backing file" "bad.conf:3: [a] path: '$work/mnt' is no regular file" \
+	"bad.conf:3: [a] path: cannot open '$work/mnt': Is a directory" <<EOT
 [a]
 driver = file
 path = mnt
 EOT
-bad "a sector size that there is not" \
-	"bad.conf:4: [a] sector_size: '1000' is none of 512 or 4096" <<EOT
+bad "an empty backing file" \
+	"bad.conf:3: [a] path: '$work/empty.img' is empty: remove it and set size, to have it created" <<EOT
+[a]
+driver = file
+path = empty.img
+EOT
+bad "a backing file of another size" \
+	"bad.conf:4: [a] size: '$work/good.img' has 5120 bytes, not 1048576: an existing file is not resized" <<EOT
+[a]
+driver = file
+path = good.img
+size = 1M
+EOT
+bad "a backing file smaller than a sector" \
+	"bad.conf:3: [a] path: '$work/good.img' is smaller than one sector of 8192 bytes" <<EOT
+[a]
+driver = file
+path = good.img
+sector_size = 8K
+EOT
+bad "a size that is no multiple of the sector" \
+	"bad.conf:3: [a] size: must be a multiple of the sector size of 512" <<EOT
+[a]
+driver = ram
+size = 1000
+EOT
+bad "a sector size below 512" \
+	"bad.conf:4: [a] sector_size: '256' is out of range: it must be 512 to 4K" <<EOT
+[a]
+driver = ram
+size = 1M
+sector_size = 256
+EOT
+bad "a user that there is not" "bad.conf:2: [diskfs] uid: there is no user 'nobody-at-all'" <<EOT
+[diskfs]
+uid = nobody-at-all
+[a]
+driver = ram
+size = 1M
+EOT
+bad "a sector size that there is not" "bad.conf:4: [a] sector_size: '1000' is no power of two" <<EOT
 [a]
 driver = ram
 size = 1M
 sector_size = 1000
 EOT
-bad "the second of two disks does not open" \
-	"bad.conf:6: [b] path: cannot open '/nowhere/b.img': No such file or directory" <<EOT
+missing="bad.conf:6: [b] path: cannot open '/nowhere/b.img': No such file or directory"
+bad "the second of two disks does not open" "$missing" "$missing (size = would create it)" <<EOT
 [a]
 driver = ram
 size = 1M

@@ -24,7 +24,7 @@ conf=$work/test.conf
 mkdir "$mnt"
 
 # Reports of the sanitizers go to files, whatever happens to stderr; see sanitizer_check.
-export ASAN_OPTIONS=log_path=$work/sanitizer:detect_stack_use_after_return=0
+export ASAN_OPTIONS=log_path=$work/sanitizer
 export UBSAN_OPTIONS=log_path=$work/sanitizer:print_stacktrace=1
 export TSAN_OPTIONS=log_path=$work/sanitizer
 
