@@ -72,6 +72,14 @@ void config_close(struct config *config);
  * disks are open. */
 void config_print(const struct config *config, FILE *out);
 
+/*
+ * Prints on @errors, in the form of all errors of a configuration, one that showed only after the
+ * loading, in @section ("diskfs": the settings of the mount): with the line of the key err->key, if
+ * the section has that one.
+ */
+void config_report(const struct config *config, const char *section, const struct err *err,
+		   FILE *errors);
+
 /* Frees it; the disks are closed. NULL is allowed. */
 void config_free(struct config *config);
 

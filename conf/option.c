@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EIB (GIB * GIB)
+
 struct unit {
 	const char *suffix;
 	uint64_t factor;
@@ -48,7 +50,10 @@ static int no_memory(const struct option *option, struct err *err)
 
 /* ---- Numbers ---- */
 
-/* Writes @bound as it would stand in a configuration: exactly, in the largest unit that fits. */
+/*
+ * Writes @bound as it would stand in a configuration: exactly, in the largest unit that fits. The
+ * largest size of all, 2^63 - 1, is "just below 8E".
+ */
 static const char *format_bound(char text[static 32], const struct option *option, uint64_t bound)
 {
 	const struct unit *units = NULL, *unit;
@@ -59,6 +64,10 @@ static const char *format_bound(char text[static 32], const struct option *optio
 		units = duration_units;
 	if (!units) {
 		snprintf(text, 32, option->type == OPTION_OCTAL ? "%#" PRIo64 : "%" PRIu64, bound);
+		return text;
+	}
+	if (units == size_units && (bound + 1) % EIB == 0) {
+		snprintf(text, 32, "just below %" PRIu64 "E", bound / EIB + 1);
 		return text;
 	}
 	unit = units;

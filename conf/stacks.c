@@ -13,14 +13,15 @@
 
 /* ---- Opening and closing ---- */
 
-static void report_open_error(const struct config *config, const struct config_node *node,
-			      const struct err *err, FILE *errors)
+void config_report(const struct config *config, const char *section, const struct err *err,
+		   FILE *errors)
 {
-	const struct ini_section *section = ini_section_find(config->ini, node->name);
+	const struct ini_section *found = ini_section_find(config->ini, section);
 	const char *name = err->key[0] ? err->key : NULL;
-	const struct ini_key *key = name ? ini_key_find(section, name) : NULL;
+	const struct ini_key *key = found && name ? ini_key_find(found, name) : NULL;
+	unsigned line = found ? found->line : 0;
 
-	ini_error(errors, config->ini->path, key ? key->line : node->line, node->name, name, "%s",
+	ini_error(errors, config->ini->path, key ? key->line : line, section, name, "%s",
 		  err->text);
 }
 
@@ -48,7 +49,7 @@ int config_open(struct config *config, unsigned open_flags, FILE *errors)
 		struct err err = {0};
 
 		if (open_node(config->order[i], open_flags, &err) < 0) {
-			report_open_error(config, config->order[i], &err, errors);
+			config_report(config, config->order[i]->name, &err, errors);
 			config_close(config);
 			return -1;
 		}

@@ -11,10 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "backends/list.h"
 #include "core/worker.h"
 #include "tests/lib/scratch.h"
 
 #define MUTATIONS 5000
+
+static char example_text[16384]; /* conf/example.conf */
 
 /* ---- Stub drivers ---- */
 
@@ -70,12 +73,6 @@ static int stub_write(struct disk *disk, const struct sg *sg, uint64_t sector, u
 	return stub_transfer(disk, sg, sector);
 }
 
-static int stub_flush(struct disk *disk)
-{
-	(void)disk;
-	return 0;
-}
-
 static const struct option leaf_options[] = {
 	{.name = "path",
 	 .type = OPTION_PATH,
@@ -96,7 +93,7 @@ static const struct option no_options[] = {{.name = NULL}};
 		.name = stub_name, .summary = "a stub", .options = stub_options,               \
 		.config_size = sizeof(struct stub_config), .below_min = min, .below_max = max, \
 		.open = stub_open, .close = stub_close, .read = stub_transfer,                 \
-		.write = stub_write, .flush = stub_flush,                                      \
+		.write = stub_write,                                                           \
 	}
 
 static const struct driver leaf = STUB("leaf", leaf_options, 0, 0);
@@ -129,6 +126,8 @@ static struct settings settings;
 
 /* ---- Loading ---- */
 
+static const struct driver *const *drivers_in_use = stubs;
+
 static struct config *load_bytes(const char *text, size_t length, struct capture *errors)
 {
 	struct config *config;
@@ -136,7 +135,7 @@ static struct config *load_bytes(const char *text, size_t length, struct capture
 	scratch_write("t.conf", text, length);
 	options_init(settings_table, &settings);
 	capture_begin(errors);
-	config = config_load("t.conf", stubs, settings_table, &settings, errors->stream);
+	config = config_load("t.conf", drivers_in_use, settings_table, &settings, errors->stream);
 	capture_end(errors);
 	options_free(settings_table, &settings);
 	return config;
@@ -378,6 +377,34 @@ static void test_depth(void **state)
 	}
 }
 
+static void test_late_errors(void **state)
+{
+	static const struct {
+		const char *section, *key, *message;
+	} cases[] = {
+		{"diskfs", "workers", "t.conf:2: [diskfs] workers: odd\n"},
+		{"diskfs", "uid", "t.conf:1: [diskfs] uid: odd\n"},
+		{"top", "", "t.conf:4: [top]: odd\n"},
+		{"none", "uid", "t.conf: [none] uid: odd\n"},
+	};
+	struct capture errors;
+	struct config *config = load(good_text, &errors);
+
+	(void)state;
+	assert_non_null(config);
+	capture_free(&errors);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct err err;
+
+		err_set_key(&err, cases[i].key, "odd");
+		capture_begin(&errors);
+		config_report(config, cases[i].section, &err, errors.stream);
+		assert_string_equal(capture_end(&errors), cases[i].message);
+		capture_free(&errors);
+	}
+	config_free(config);
+}
+
 /* ---- Opening ---- */
 
 struct open_call {
@@ -470,6 +497,26 @@ static void test_open_errors(void **state)
 	}
 }
 
+/* The example of the documentation, in a folder of its own as a user would try it. */
+static void test_example(void **state)
+{
+	struct capture errors, out;
+
+	(void)state;
+	scratch_write("readonly.raw", example_text, sizeof(example_text));
+	drivers_in_use = drivers;
+	for (unsigned again = 0; again < 2; again++) {
+		assert_int_equal(run(example_text, 0, &errors, &out), 0);
+		assert_string_equal(errors.text, "");
+		assert_non_null(strstr(out.text, "disk.img  64 MiB, writable\n"));
+		assert_non_null(strstr(out.text, "scratch.img  64 MiB, writable\n"));
+		assert_non_null(strstr(out.text, "Golden Image.img  16 KiB, read-only\n"));
+		capture_free(&errors);
+		capture_free(&out);
+	}
+	drivers_in_use = stubs;
+}
+
 /* ---- Random damage ---- */
 
 /* Exchanges, deletes or repeats a word or line of @text, which has room for twice its length. */
@@ -521,8 +568,12 @@ static void test_random_damage(void **state)
 static int enter(void **state)
 {
 	struct err err;
+	FILE *example = fopen("conf/example.conf", "r");
 
 	(void)state;
+	if (!example || fread(example_text, 1, sizeof(example_text), example) == 0)
+		return -1; /* the tests are to be run in the folder of the project */
+	fclose(example);
 	scratch_enter();
 	return workers_start(1, &err);
 }
@@ -540,8 +591,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_loaded),	     cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_long_file_name),
-		cmocka_unit_test(test_depth),	     cmocka_unit_test(test_opened),
-		cmocka_unit_test(test_open_errors),  cmocka_unit_test(test_random_damage),
+		cmocka_unit_test(test_depth),	     cmocka_unit_test(test_late_errors),
+		cmocka_unit_test(test_opened),	     cmocka_unit_test(test_open_errors),
+		cmocka_unit_test(test_example),	     cmocka_unit_test(test_random_damage),
 	};
 
 	return cmocka_run_group_tests(tests, enter, leave);

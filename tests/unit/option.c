@@ -11,7 +11,7 @@
 
 struct values {
 	bool flag;
-	uint64_t number, small, size, range, power, time, wait, mode;
+	uint64_t number, small, size, disk, range, power, time, wait, mode;
 	int kind;
 	char *text, *path;
 	struct string_list names;
@@ -30,6 +30,7 @@ static const struct option table[] = {
 	OPTION("number", OPTION_U64, number),
 	OPTION("small", OPTION_U64, small, .min = 1, .max = 64, .fallback = "2"),
 	OPTION("size", OPTION_SIZE, size, .flags = OPTION_REQUIRED, .help = "How large it is"),
+	OPTION("disk", OPTION_SIZE, disk, .min = 512, .max = INT64_MAX, .fallback = "1G"),
 	OPTION("range", OPTION_SIZE, range, .min = 1536, .max = 4 * MIB, .fallback = "1M"),
 	OPTION("power", OPTION_SIZE, power, .flags = OPTION_POWER_OF_TWO, .min = 512,
 	       .fallback = "512"),
@@ -124,6 +125,8 @@ static const struct number_case number_cases[] = {
 	{"size", "K", 0, "'K" NO_SIZE},
 	{"size", "0x10", 0, "'0x10" NO_SIZE},
 	{"size", "1K ", 0, "'1K " NO_SIZE},
+	{"disk", "9223372036854775807", INT64_MAX, NULL},
+	{"disk", "8E", 0, "'8E' is out of range: it must be 512 to just below 8E"},
 	{"range", "1536", 1536, NULL},
 	{"range", "4M", 4 * MIB, NULL},
 	{"range", "1K", 0, "'1K' is out of range: it must be 1536 to 4M"},
@@ -324,6 +327,7 @@ static void test_help(void **state)
 		"  small: number, 1 to 64; default 2\n"
 		"  size: size; required\n"
 		"      How large it is\n"
+		"  disk: size, 512 to just below 8E; default 1G\n"
 		"  range: size, 1536 to 4M; default 1M\n"
 		"  power: size, a power of two, at least 512; default 512\n"
 		"  time: duration\n"
