@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The way to the kernel. Each worker has a channel: a source of requests (core/worker.h) and the
+ * way of their replies.
+ *
+ * Of the kernel's side of a mount, a process holds only what is in struct kernel_link: file
+ * descriptors, and what INIT agreed. Node ids and file handles are numbers that mean the same to
+ * any process with the same configuration. So a successor could be handed this struct and go on
+ * serving.
+ */
+#ifndef FS_CHANNEL_H
+#define FS_CHANNEL_H
+
+#include "core/worker.h"
+#include "fs/request.h"
+
+/* What INIT agreed with the kernel. */
+struct init_outcome {
+	uint32_t minor;	    /* of protocol 7 */
+	uint64_t flags;	    /* FUSE_* of INIT that both sides have, both words */
+	uint32_t max_write; /* bytes */
+};
+
+struct kernel_link {
+	int fds[WORKERS_MAX]; /* one for each worker */
+	unsigned fd_count;
+	struct init_outcome init; /* written once, before any other request is served */
+};
+
+struct channel {
+	struct worker_source source;
+	struct ring_op poll_op;
+	struct mount *mount;
+	int fd;
+	bool armed;	 /* a poll is under way: no request until it fires */
+	bool closed;	 /* the kernel has ended the mount */
+	unsigned streak; /* see poll.c */
+	/* Written by its worker only. */
+	_Atomic uint64_t requests;
+	_Atomic unsigned in_flight;
+};
+
+/*
+ * Duplicates the session's descriptor @session_fd for @count workers: clones where the kernel can,
+ * so that each worker has a queue of its own for replies. Returns 0, or a negative errno, and then
+ * there are none.
+ */
+int kernel_link_open(struct kernel_link *link, int session_fd, unsigned count);
+/* Closes what is open. Closing the last descriptor of a mount aborts its connection. */
+void kernel_link_close(struct kernel_link *link);
+
+/* Begins and ends serving on the calling worker. In a task. */
+void channel_start(struct channel *channel, struct mount *mount, int fd);
+void channel_stop(struct channel *channel);
+
+#endif

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The command line, and the order of things: read the configuration, leave the terminal, start the
+ * workers, open the disks, mount, serve; then the same backwards. Whatever fails before the mount
+ * answers is one sentence on stderr and status 1.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "backends/list.h"
+#include "conf/config.h"
+#include "core/log.h"
+#include "core/worker.h"
+#include "fs/command_line.h"
+#include "fs/daemon.h"
+#include "fs/mount.h"
+#include "fs/options.h"
+#include "fs/settings.h"
+
+static void help(void)
+{
+	command_line_usage(stdout);
+	fputs("\nMounts the disks that CONFIG describes as image files in the folder MOUNTPOINT.\n"
+	      "\n"
+	      "  -f            stay in the foreground, log to stderr\n"
+	      "  -o OPTIONS    settings of the [diskfs] section, and options of mount(8)\n"
+	      "  --check       open nothing for writing, print the stacks or the errors\n"
+	      "  --help        this text, or the options of DRIVER\n"
+	      "  --drivers     the drivers that there are\n"
+	      "  --version     the version\n"
+	      "\nThe folder has a file .status that tells what every disk is doing; umount, "
+	      "SIGTERM or SIGINT\n"
+	      "end the daemon. See diskfs(8) and diskfs.conf(5).\n"
+	      "\nSettings, in the section [diskfs] or after -o:\n\n",
+	      stdout);
+	options_help(settings_options, stdout);
+	fputs("\nOptions of every disk, in a section of its own:\n\n", stdout);
+	options_help(config_node_options, stdout);
+}
+
+static int help_driver(const char *name)
+{
+	const struct driver *driver = driver_find(name);
+
+	if (!driver) {
+		fprintf(stderr, "diskfs: there is no driver '%s': diskfs --drivers lists them\n",
+			name);
+		return EXIT_FAILURE;
+	}
+	printf("%s: %s\n", driver->name, driver->summary);
+	if (driver->below_max > 0)
+		printf("Stands on %u to %u disks below.\n", driver->below_min, driver->below_max);
+	putchar('\n');
+	options_help(driver->options, stdout);
+	return EXIT_SUCCESS;
+}
+
+static int list_drivers(void)
+{
+	for (const struct driver *const *driver = drivers; *driver; driver++)
+		printf("%-12s %s\n", (*driver)->name, (*driver)->summary);
+	return EXIT_SUCCESS;
+}
+
+/* ---- Work on disks, which wants a task. ---- */
+
+struct disks_call {
+	struct config *config;
+	unsigned open_flags;
+	int result;
+};
+
+static void open_disks(void *argument)
+{
+	struct disks_call *call = argument;
+
+	call->result = config_open(call->config, call->open_flags, stderr);
+}
+
+/* Every stack is flushed, whatever happens to the others. */
+static void flush_and_close_disks(void *argument)
+{
+	struct disks_call *call = argument;
+
+	for (size_t i = 0; i < call->config->export_count; i++) {
+		struct disk *disk = call->config->exports[i].node->disk;
+		int error = disk_flush(disk);
+		char text[80];
+
+		if (!error)
+			continue;
+		log_error(disk->name, "the last flush failed: %s", error_describe(text, error));
+		call->result = -1;
+	}
+	config_close(call->config);
+}
+
+static void complain(const struct err *err)
+{
+	fprintf(stderr, "diskfs: %s%s%s\n", err->key, *err->key ? ": " : "", err->text);
+}
+
+/* ---- diskfs --check ---- */
+
+static int check(const char *path)
+{
+	struct settings settings = {0};
+	struct disks_call call = {.open_flags = DISK_OPEN_CHECK};
+	struct err err;
+	int status = EXIT_FAILURE;
+
+	options_init(settings_options, &settings);
+	call.config = config_load(path, drivers, settings_options, &settings, stderr);
+	if (call.config && settings_resolve(&settings, &err) < 0) {
+		complain(&err);
+	} else if (call.config && workers_start(1, &err) < 0) {
+		complain(&err);
+	} else if (call.config) {
+		worker_call(worker_get(0), open_disks, &call);
+		if (call.result == 0) {
+			config_print(call.config, stdout);
+			/* Opened for reading only: to flush is to do nothing. */
+			worker_call(worker_get(0), flush_and_close_disks, &call);
+			status = EXIT_SUCCESS;
+		}
+		workers_stop();
+	}
+	config_free(call.config);
+	options_free(settings_options, &settings);
+	return status;
+}
+
+/* ---- diskfs CONFIG MOUNTPOINT ---- */
+
+static void prepare_process(sigset_t *signals)
+{
+	struct rlimit files;
+
+	sigemptyset(signals);
+	sigaddset(signals, SIGTERM);
+	sigaddset(signals, SIGINT);
+	sigprocmask(SIG_BLOCK, signals, NULL);
+	/* Errors of writes are return values here, and the end of a terminal is no end of the
+	 * mount. */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
+/* From open disks to closed ones. */
+static int serve(const struct settings *settings, struct disks_call *call,
+		 const struct command_line *line, const char *mount_options,
+		 const sigset_t *signals)
+{
+	struct err err;
+	struct mount *mount =
+		mount_start(settings, call->config, line->arguments[1], mount_options, &err);
+
+	if (!mount) {
+		complain(&err);
+		worker_call(worker_get(0), flush_and_close_disks, call);
+		return EXIT_FAILURE;
+	}
+	if (!line->foreground)
+		daemon_ready();
+	/* What holds a worker for ever cannot be waited for; the kernel fails it when this process
+	 * ends. */
+	if (!mount_run(mount, signals))
+		_exit(EXIT_FAILURE);
+	worker_call(worker_get(0), flush_and_close_disks, call);
+	return call->result == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int run(const struct settings *settings, struct config *config,
+	       const struct command_line *line, const char *mount_options)
+{
+	struct disks_call call = {.config = config};
+	struct err err;
+	sigset_t signals;
+	int status = EXIT_FAILURE;
+
+	if (!line->foreground && daemon_fork() < 0) {
+		fprintf(stderr, "diskfs: cannot start a daemon: %s\n", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	prepare_process(&signals);
+	log_set_level((enum log_level)settings->log_level);
+	if (workers_start((unsigned)settings->workers, &err) < 0) {
+		complain(&err);
+		return EXIT_FAILURE;
+	}
+	worker_call(worker_get(0), open_disks, &call);
+	if (call.result == 0)
+		status = serve(settings, &call, line, mount_options, &signals);
+	workers_stop();
+	return status;
+}
+
+static int mount_command(const struct command_line *line)
+{
+	struct settings settings = {0};
+	struct config *config;
+	char *mount_options = NULL;
+	struct err err;
+	int status = EXIT_FAILURE;
+
+	options_init(settings_options, &settings);
+	config = config_load(line->arguments[0], drivers, settings_options, &settings, stderr);
+	if (config) {
+		mount_options =
+			mount_options_apply(line->options ? line->options : "", &settings, &err);
+		if (!mount_options || settings_resolve(&settings, &err) < 0)
+			complain(&err);
+		else
+			status = run(&settings, config, line, mount_options);
+	}
+	free(mount_options);
+	config_free(config);
+	options_free(settings_options, &settings);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct command_line line = {.mode = MODE_MOUNT};
+	int status = EXIT_FAILURE;
+
+	daemon_open_standard_files();
+	if (!command_line_parse(argc, argv, &line)) {
+		free(line.options);
+		return EXIT_FAILURE;
+	}
+	switch (line.mode) {
+	case MODE_MOUNT:
+		status = mount_command(&line);
+		break;
+	case MODE_CHECK:
+		status = check(line.arguments[0]);
+		break;
+	case MODE_HELP:
+		status = EXIT_SUCCESS;
+		if (line.argument_count == 1)
+			status = help_driver(line.arguments[0]);
+		else
+			help();
+		break;
+	case MODE_DRIVERS:
+		status = list_drivers();
+		break;
+	case MODE_VERSION:
+		puts("diskfs " DISKFS_VERSION);
+		status = EXIT_SUCCESS;
+		break;
+	}
+	free(line.options);
+	return status;
+}

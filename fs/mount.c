@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Start: images, session, the kernel's mount, a channel on each worker, and then a look at the
+ * mount from this thread, so that the caller knows that it answers. End: by umount, when every
+ * channel has been told by the kernel; or by a signal: then dirty pages are written back and the
+ * mount is detached, and what is still open is served until no request has come for a moment.
+ *
+ * Nothing on a worker ever touches the mount itself; this thread, which is no worker, may.
+ */
+#include "fs/mount.h"
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "core/log.h"
+#include "fs/ops.h"
+#include "fs/wire.h"
+
+/* How long requests that are under way may take to end, and clients to go, once the mount is to
+ * end. */
+#define DRAIN_SECONDS 30
+#define QUIET_MS      200
+
+/* ---- Images. ---- */
+
+/* FNV-1a (draft-eastlake-fnv), moved out of the way of the fixed node ids. */
+static uint64_t node_id_of(const char *name)
+{
+	uint64_t hash = 0xcbf29ce484222325;
+
+	for (; *name; name++)
+		hash = (hash ^ (unsigned char)*name) * 0x100000001b3;
+	return (hash & INT64_MAX) | (uint64_t)1 << 32;
+}
+
+struct image *image_find(const struct mount *mount, uint64_t node_id)
+{
+	for (uint64_t slot = node_id & mount->table_mask;; slot = (slot + 1) & mount->table_mask) {
+		uint32_t entry = mount->table[slot];
+
+		if (entry == 0)
+			return NULL;
+		if (mount->images[entry - 1].node_id == node_id)
+			return &mount->images[entry - 1];
+	}
+}
+
+struct image *image_find_name(const struct mount *mount, const char *name)
+{
+	struct image *image = image_find(mount, node_id_of(name));
+
+	return image && strcmp(image->name, name) == 0 ? image : NULL;
+}
+
+static void table_insert(struct mount *mount, size_t index)
+{
+	uint64_t slot = mount->images[index].node_id & mount->table_mask;
+
+	while (mount->table[slot] != 0)
+		slot = (slot + 1) & mount->table_mask;
+	mount->table[slot] = (uint32_t)index + 1;
+}
+
+static int images_make(struct mount *mount, struct err *err)
+{
+	const struct settings *settings = mount->settings;
+	const struct config *config = mount->config;
+	uint64_t slots = 16;
+
+	while (slots < 2 * config->export_count)
+		slots *= 2;
+	mount->table_mask = slots - 1;
+	mount->table = calloc(slots, sizeof(*mount->table));
+	mount->images = calloc(config->export_count, sizeof(*mount->images));
+	if (!mount->table || !mount->images)
+		return err_set(err, "out of memory");
+	for (size_t i = 0; i < config->export_count; i++) {
+		const struct config_export *export = &config->exports[i];
+		uint64_t node_id = node_id_of(export->file);
+		const struct image *other = image_find(mount, node_id);
+
+		if (other)
+			return err_set(err, "the file names '%s' and '%s' collide: change one",
+				       other->name, export->file);
+		image_init(&mount->images[i], export->file, node_id, export->node->disk,
+			   (mode_t)settings->mode, settings->uid, settings->gid);
+		mount->image_count++;
+		table_insert(mount, i);
+	}
+	return 0;
+}
+
+/* ---- The session. ---- */
+
+static void session_log(enum fuse_log_level level, const char *format, va_list arguments)
+{
+	char text[400];
+
+	vsnprintf(text, sizeof(text), format, arguments);
+	text[strcspn(text, "\n")] = '\0';
+	log_write(level <= FUSE_LOG_ERR ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG, NULL, "%s", text);
+}
+
+/* libfuse's replies. They come from the task of the request that they answer. */
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct request *request = task_context();
+	ssize_t length = 0;
+
+	(void)fd;
+	(void)userdata;
+	assert(request);
+	wire_complete_reply(request, iov, count);
+	for (int i = 0; i < count; i++)
+		length += (ssize_t)iov[i].iov_len;
+
+	int error = request->ops->reply_raw(request, iov, count);
+
+	if (error)
+		errno = -error;
+	return error ? -1 : length;
+}
+
+/* Requests come through channels; libfuse only insists on having the function. */
+static ssize_t session_read(int fd, void *buffer, size_t size, void *userdata)
+{
+	(void)fd;
+	(void)buffer;
+	(void)size;
+	(void)userdata;
+	errno = ENOTSUP;
+	return -1;
+}
+
+static const struct fuse_custom_io session_io = {
+	.writev = session_writev,
+	.read = session_read,
+};
+
+static int session_arguments(const struct mount *mount, const char *options,
+			     struct fuse_args *arguments)
+{
+	char *list = NULL, *fsname = NULL;
+	int result = -1;
+
+	if (asprintf(&fsname, "fsname=%s", mount->config->path) < 0)
+		return -1;
+	if (fuse_opt_add_opt_escaped(&list, fsname) == 0 &&
+	    fuse_opt_add_opt(&list, "subtype=diskfs,default_permissions") == 0 &&
+	    (!mount->settings->allow_other || fuse_opt_add_opt(&list, "allow_other") == 0) &&
+	    (!*options || fuse_opt_add_opt(&list, options) == 0) &&
+	    fuse_opt_add_arg(arguments, "diskfs") == 0 && fuse_opt_add_arg(arguments, "-o") == 0 &&
+	    fuse_opt_add_arg(arguments, list) == 0)
+		result = 0;
+	free(list);
+	free(fsname);
+	return result;
+}
+
+static int session_mount(struct mount *mount, const char *options, struct err *err)
+{
+	struct fuse_args arguments = FUSE_ARGS_INIT(0, NULL);
+	int result = session_arguments(mount, options, &arguments);
+
+	fuse_set_log_func(session_log);
+	if (result == 0)
+		mount->session = fuse_session_new(&arguments, &fs_ops, sizeof(fs_ops), mount);
+	fuse_opt_free_args(&arguments);
+	if (!mount->session)
+		return err_set(err, "cannot make a FUSE session%s",
+			       *options ? ": see the options of -o" : "");
+	if (fuse_session_mount(mount->session, mount->mountpoint) != 0)
+		return err_set(err, "cannot mount on '%s'", mount->mountpoint);
+
+	int fd = fuse_session_fd(mount->session);
+	int error = fuse_session_custom_io(mount->session, &session_io, fd);
+
+	if (!error)
+		error = kernel_link_open(&mount->link, fd, workers_count());
+	if (error)
+		return err_set(err, "cannot set up the FUSE channel: %s", strerror(-error));
+	return 0;
+}
+
+/* ---- Channels. ---- */
+
+struct channel_call {
+	struct mount *mount;
+	unsigned index;
+};
+
+static void start_channel(void *argument)
+{
+	const struct channel_call *call = argument;
+
+	channel_start(&call->mount->channels[call->index], call->mount,
+		      call->mount->link.fds[call->index]);
+}
+
+static void stop_channel(void *argument)
+{
+	const struct channel_call *call = argument;
+
+	channel_stop(&call->mount->channels[call->index]);
+}
+
+static void each_channel(struct mount *mount, void (*function)(void *argument))
+{
+	for (unsigned i = 0; i < workers_count(); i++)
+		worker_call(worker_get(i), function,
+			    &(struct channel_call){.mount = mount, .index = i});
+}
+
+void mount_closed(struct mount *mount, int errnum)
+{
+	uint64_t one = 1;
+
+	if (errnum != ENODEV)
+		log_error(NULL, "the kernel has ended the connection: %s", strerror(errnum));
+	if (atomic_fetch_add(&mount->closed_channels, 1) + 1 < workers_count())
+		return;
+	while (write(mount->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+static unsigned requests_in_flight(const struct mount *mount)
+{
+	unsigned sum = 0;
+
+	for (unsigned i = 0; i < workers_count(); i++)
+		sum += atomic_load(&mount->channels[i].in_flight);
+	return sum;
+}
+
+static uint64_t requests_served(const struct mount *mount)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < workers_count(); i++)
+		sum += atomic_load(&mount->channels[i].requests);
+	return sum;
+}
+
+/* ---- Start. ---- */
+
+static void mount_free(struct mount *mount)
+{
+	if (mount->session) {
+		fuse_session_unmount(mount->session);
+		fuse_session_destroy(mount->session);
+	}
+	kernel_link_close(&mount->link);
+	for (size_t i = 0; i < mount->image_count; i++)
+		image_destroy(&mount->images[i]);
+	status_files_destroy(&mount->status);
+	if (mount->event_fd >= 0)
+		close(mount->event_fd);
+	free(mount->channels);
+	free(mount->images);
+	free(mount->table);
+	free(mount->mountpoint);
+	free(mount);
+}
+
+/* Asks the mount for something, as any program might: the answer comes by way of a worker. */
+static int mount_probe(const struct mount *mount, struct err *err)
+{
+	struct stat stat;
+	char *path;
+
+	if (asprintf(&path, "%s/%s", mount->mountpoint, status_file_name(STATUS_TEXT)) < 0)
+		return err_set(err, "out of memory");
+
+	int result = lstat(path, &stat);
+
+	free(path);
+	if (result < 0)
+		return err_set(err, "the mount on '%s' does not answer: %s", mount->mountpoint,
+			       strerror(errno));
+	return 0;
+}
+
+static int mount_prepare(struct mount *mount, const char *mountpoint, struct err *err)
+{
+	struct stat stat;
+
+	status_files_init(&mount->status);
+	mount->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	mount->channels = calloc(workers_count(), sizeof(*mount->channels));
+	if (mount->event_fd < 0 || !mount->channels)
+		return err_set(err, "out of memory or descriptors");
+	mount->mountpoint = realpath(mountpoint, NULL);
+	if (!mount->mountpoint || lstat(mount->mountpoint, &stat) < 0)
+		return err_set(err, "cannot mount on '%s': %s%s", mountpoint, strerror(errno),
+			       errno == ENOTCONN ? " (a daemon has died here: umount it first)"
+						 : "");
+	if (!S_ISDIR(stat.st_mode))
+		return err_set(err, "cannot mount on '%s': it is no folder", mountpoint);
+	return images_make(mount, err);
+}
+
+struct mount *mount_start(const struct settings *settings, struct config *config,
+			  const char *mountpoint, const char *options, struct err *err)
+{
+	struct mount *mount = calloc(1, sizeof(*mount));
+
+	if (!mount) {
+		err_set(err, "out of memory");
+		return NULL;
+	}
+	mount->settings = settings;
+	mount->config = config;
+	mount->started = time(NULL);
+	mount->event_fd = -1;
+	if (mount_prepare(mount, mountpoint, err) < 0 || session_mount(mount, options, err) < 0) {
+		mount_free(mount);
+		return NULL;
+	}
+	each_channel(mount, start_channel);
+	if (mount_probe(mount, err) < 0) {
+		each_channel(mount, stop_channel);
+		mount_free(mount);
+		return NULL;
+	}
+	return mount;
+}
+
+/* ---- End. ---- */
+
+/* Waits for the kernel's end of the mount, at most @timeout_ms (-1: for ever), or a signal. True:
+ * it has ended. */
+static bool wait_closed(struct mount *mount, int signal_fd, int timeout_ms, bool *signalled)
+{
+	struct pollfd fds[] = {
+		{.fd = mount->event_fd, .events = POLLIN},
+		{.fd = signal_fd, .events = POLLIN},
+	};
+	int count;
+
+	do
+		count = poll(fds, 2, timeout_ms);
+	while (count < 0 && errno == EINTR);
+	*signalled = count > 0 && fds[1].revents;
+	if (*signalled) {
+		struct signalfd_siginfo info;
+
+		if (read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+			log_info(NULL, "ending by signal %u", info.ssi_signo);
+	}
+	return count > 0 && fds[0].revents;
+}
+
+/* The kernel's dirty pages come to the workers as writes; their errors have reached those who will
+ * ask by fsync. */
+static void write_back(const struct mount *mount)
+{
+	int fd = open(mount->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (syncfs(fd) < 0)
+		log_error(NULL, "cannot write back the page cache: %s", strerror(errno));
+	close(fd);
+}
+
+/* Detaches the mount and serves those who still have files open, until they pause; a second signal
+ * ends the patience. */
+static void detach(struct mount *mount, int signal_fd)
+{
+	bool signalled = false;
+	uint64_t served, before;
+	uint64_t deadline = now_ns() + DRAIN_SECONDS * NS_PER_S;
+
+	write_back(mount);
+	fuse_session_unmount(mount->session);
+	served = requests_served(mount);
+	do {
+		before = served;
+		if (wait_closed(mount, signal_fd, QUIET_MS, &signalled))
+			return;
+		served = requests_served(mount);
+	} while (!signalled && now_ns() < deadline &&
+		 (served != before || requests_in_flight(mount) > 0));
+}
+
+/* True once no request is under way. */
+static bool drain(struct mount *mount)
+{
+	uint64_t deadline = now_ns() + DRAIN_SECONDS * NS_PER_S;
+
+	while (requests_in_flight(mount) > 0) {
+		if (now_ns() > deadline) {
+			log_error(NULL,
+				  "%u requests have not ended in %u seconds: giving up on them",
+				  requests_in_flight(mount), DRAIN_SECONDS);
+			return false;
+		}
+		usleep(1000);
+	}
+	return true;
+}
+
+bool mount_run(struct mount *mount, const sigset_t *signals)
+{
+	int signal_fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	bool signalled;
+
+	if (!wait_closed(mount, signal_fd, -1, &signalled))
+		detach(mount, signal_fd);
+	each_channel(mount, stop_channel);
+	if (signal_fd >= 0)
+		close(signal_fd);
+
+	bool drained = drain(mount);
+
+	if (drained)
+		mount_free(mount);
+	return drained;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A mount: its images, its way to the kernel, its life.
+ *
+ * Node ids: 1 is the root; 2, 3 and 4 are the status files; an image's is a hash of its name, so
+ * that it stays the same from one run to the next, whatever else comes or goes.
+ */
+#ifndef FS_MOUNT_H
+#define FS_MOUNT_H
+
+#include <pthread.h>
+#include "conf/config.h"
+#include "fs/channel.h"
+#include "fs/image.h"
+#include "fs/settings.h"
+#include "fs/status.h"
+
+enum {
+	NODE_ROOT = 1,
+	NODE_STATUS_FIRST = 2,
+};
+
+struct fuse_session;
+
+struct mount {
+	const struct settings *settings;
+	struct config *config;
+	char *mountpoint; /* absolute */
+	time_t started;
+
+	struct image *images; /* in the order of the configuration */
+	size_t image_count;
+	uint32_t *table; /* open addressing: node id & mask -> index in images + 1, 0 is free */
+	uint64_t table_mask;
+
+	struct status_files status;
+
+	struct fuse_session *session;
+	struct kernel_link link;
+	struct channel *channels; /* one for each worker */
+	int event_fd;		  /* readable once the kernel has ended the mount */
+	_Atomic unsigned closed_channels;
+};
+
+/*
+ * Mounts the images of @config, whose disks are open, on @mountpoint, with the FUSE options
+ * @options ("ro,nosuid" or ""). Workers run. On success the mount answers. Returns NULL with a
+ * sentence in @err otherwise. Not on a worker.
+ */
+struct mount *mount_start(const struct settings *settings, struct config *config,
+			  const char *mountpoint, const char *options, struct err *err);
+
+/*
+ * Serves until the mount is ended from outside or a signal of @signals arrives (which are blocked),
+ * ends it, and frees
+ * @mount. Returns false where requests had to be abandoned. Not on a worker.
+ */
+bool mount_run(struct mount *mount, const sigset_t *signals);
+
+/* The image with this node id, or with this name; NULL. Any thread. */
+struct image *image_find(const struct mount *mount, uint64_t node_id);
+struct image *image_find_name(const struct mount *mount, const char *name);
+
+/* The kernel has ended a channel with @errnum. On a worker. */
+void mount_closed(struct mount *mount, int errnum);
+
+#endif

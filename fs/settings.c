@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+#include "fs/settings.h"
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* More than this many workers by default has not been seen to help. */
+#define WORKERS_DEFAULT_MAX 8
+
+static const char *const cache_choices[] = {"none", "writethrough", "writeback", NULL};
+static const char *const log_choices[] = {"error", "warning", "info", "debug", NULL};
+
+const struct option settings_options[] = {
+	{.name = "workers",
+	 .type = OPTION_U64,
+	 .offset = offsetof(struct settings, workers),
+	 .max = 64,
+	 .fallback = "0",
+	 .help = "Threads that serve requests; 0 takes one for each CPU, at most 8"},
+	{.name = "cache",
+	 .type = OPTION_ENUM,
+	 .offset = offsetof(struct settings, cache),
+	 .choices = cache_choices,
+	 .fallback = "writethrough",
+	 .help = "What the kernel's page cache does for programs that do not ask for O_DIRECT: "
+		 "nothing, keep what was read and written, or also collect writes until fsync. "
+		 "With "
+		 "writeback a write beyond the end of a disk fails as late as that"},
+	{.name = "uid",
+	 .type = OPTION_STRING,
+	 .offset = offsetof(struct settings, user),
+	 .help = "Owner of the files, by name or number. The default is the user of the daemon"},
+	{.name = "gid",
+	 .type = OPTION_STRING,
+	 .offset = offsetof(struct settings, group),
+	 .help = "Group of the files, by name or number. The default is the group of the daemon"},
+	{.name = "mode",
+	 .type = OPTION_OCTAL,
+	 .offset = offsetof(struct settings, mode),
+	 .max = 0777,
+	 .fallback = "0600",
+	 .help = "Permissions of the image files; read-only disks lose the write bits"},
+	{.name = "allow_other",
+	 .type = OPTION_BOOL,
+	 .offset = offsetof(struct settings, allow_other),
+	 .fallback = "no",
+	 .help = "Let other users than the one who mounts see the folder, as far as mode lets "
+		 "them. "
+		 "Needs root, or user_allow_other in /etc/fuse.conf"},
+	{.name = "log_level",
+	 .type = OPTION_ENUM,
+	 .offset = offsetof(struct settings, log_level),
+	 .choices = log_choices,
+	 .fallback = "info",
+	 .help = "The least important messages that are logged"},
+	{NULL},
+};
+
+/* A decimal id, or -1. */
+static int64_t parse_id(const char *text)
+{
+	char *end;
+
+	errno = 0;
+
+	unsigned long long id = strtoull(text, &end, 10);
+
+	if (errno || *end || end == text || *text == '-' || id >= UINT32_MAX)
+		return -1;
+	return (int64_t)id;
+}
+
+static int resolve_owner(struct settings *settings, struct err *err)
+{
+	settings->uid = getuid();
+	settings->gid = getgid();
+	if (settings->user) {
+		const struct passwd *user = getpwnam(settings->user);
+		int64_t id = user ? (int64_t)user->pw_uid : parse_id(settings->user);
+
+		if (id < 0)
+			return err_set_key(err, "uid", "there is no user '%s'", settings->user);
+		settings->uid = (uid_t)id;
+	}
+	if (settings->group) {
+		const struct group *group = getgrnam(settings->group);
+		int64_t id = group ? (int64_t)group->gr_gid : parse_id(settings->group);
+
+		if (id < 0)
+			return err_set_key(err, "gid", "there is no group '%s'", settings->group);
+		settings->gid = (gid_t)id;
+	}
+	return 0;
+}
+
+int settings_resolve(struct settings *settings, struct err *err)
+{
+	if (settings->workers == 0) {
+		long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+		settings->workers =
+			min_u64(max_u64(cpus > 0 ? (uint64_t)cpus : 1, 1), WORKERS_DEFAULT_MAX);
+	}
+	return resolve_owner(settings, err);
+}
+
+const char *cache_policy_name(int policy)
+{
+	return cache_choices[policy];
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT
+/*
+ * READ and WRITE of images take the short path of this file: no allocation, no lock, one copy.
+ * INTERRUPT is declined for good, since no disk request can be interrupted. All else goes through
+ * libfuse, which parses it and calls ops.c; its replies pass through here on their way out.
+ *
+ * Source: the kernel's include/uapi/linux/fuse.h, as the system has it; names that it may be too
+ * old for are defined here.
+ */
+#include "fs/wire.h"
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <string.h>
+#include "core/buffer.h"
+#include "core/log.h"
+#include "fs/image.h"
+#include "fs/mount.h"
+
+/* Linux 6.6, protocol 7.39: shared mappings of files that are open for direct I/O. */
+#define WIRE_DIRECT_IO_ALLOW_MMAP ((uint64_t)1 << 36)
+/* Linux 6.2, protocol 7.38. */
+#define WIRE_OPEN_PARALLEL_DIRECT_WRITES (1U << 6)
+/* Linux 5.17: INIT has a second word of flags. */
+#define WIRE_INIT_EXT (1U << 30)
+
+_Static_assert(WIRE_WRITE_HEADERS == sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),
+	       "the payload of a WRITE must begin where its headers end");
+_Static_assert(WIRE_REPLY_HEADER == sizeof(struct fuse_out_header), "reply header");
+
+bool wire_accept(struct request *request)
+{
+	const struct fuse_in_header *header = request->message;
+
+	if (request->length < sizeof(*header) || header->len != request->length)
+		return false;
+	request->unique = header->unique;
+	return true;
+}
+
+void wire_reply_header(void *header, const struct request *request, int error, size_t length)
+{
+	struct fuse_out_header *out = header;
+
+	out->len = (uint32_t)(sizeof(*out) + length);
+	out->error = error;
+	out->unique = request->unique;
+}
+
+/* The body of the message, or NULL where it is shorter than @size. */
+static const void *wire_body(const struct request *request, size_t size)
+{
+	if (request->length < sizeof(struct fuse_in_header) + size)
+		return NULL;
+	return (const struct fuse_in_header *)request->message + 1;
+}
+
+static void reply_error(struct request *request, int error)
+{
+	request->ops->reply(request, error, 0);
+}
+
+static void serve_read(struct request *request, struct image *image)
+{
+	const struct fuse_read_in *body = wire_body(request, sizeof(*body));
+	ssize_t result = -EINVAL;
+
+	if (body && body->size <= BUFFER_PAYLOAD)
+		result = image_read(image, request->payload, body->size, body->offset,
+				    (int)body->flags);
+	if (result < 0)
+		reply_error(request, (int)result);
+	else
+		request->ops->reply(request, 0, (size_t)result);
+}
+
+static void serve_write(struct request *request, struct image *image)
+{
+	const struct fuse_write_in *body = wire_body(request, sizeof(*body));
+	ssize_t result = -EINVAL;
+
+	if (body && body->size == request->length - WIRE_WRITE_HEADERS) {
+		bool from_cache = body->write_flags & FUSE_WRITE_CACHE;
+
+		result = image_write(image, request->payload, body->size, body->offset,
+				     (int)body->flags, body->fh, from_cache);
+	}
+	if (result < 0) {
+		reply_error(request, (int)result);
+		return;
+	}
+
+	struct fuse_write_out out = {.size = (uint32_t)result};
+
+	memcpy(request->payload, &out, sizeof(out));
+	request->ops->reply(request, 0, sizeof(out));
+}
+
+static void serve_by_libfuse(struct request *request)
+{
+	const struct fuse_buf buffer = {.mem = request->message, .size = request->length};
+
+	fuse_session_process_buf(request->mount->session, &buffer);
+}
+
+void request_serve(struct request *request)
+{
+	const struct fuse_in_header *header = request->message;
+	struct image *image;
+
+	switch (header->opcode) {
+	case FUSE_INTERRUPT:
+		reply_error(request, -ENOSYS); /* the kernel then stops sending them */
+		return;
+	case FUSE_READ:
+		image = image_find(request->mount, header->nodeid);
+		if (image)
+			serve_read(request, image);
+		else
+			serve_by_libfuse(request);
+		return;
+	case FUSE_WRITE:
+		image = image_find(request->mount, header->nodeid);
+		if (image)
+			serve_write(request, image);
+		else
+			serve_by_libfuse(request);
+		return;
+	default:
+		serve_by_libfuse(request);
+	}
+}
+
+static void complete_init(struct request *request, struct fuse_init_out *out)
+{
+	struct init_outcome *init = &request->mount->link.init;
+	const struct fuse_init_in *in = wire_body(request, offsetof(struct fuse_init_in, unused));
+
+	if (!in || out->major != FUSE_KERNEL_VERSION)
+		return;
+	if (in->flags & WIRE_INIT_EXT) {
+		uint64_t wanted = WIRE_DIRECT_IO_ALLOW_MMAP;
+
+		out->flags |= WIRE_INIT_EXT;
+		out->flags2 |= in->flags2 & (uint32_t)(wanted >> 32);
+	}
+	init->minor = in->minor;
+	init->flags = out->flags | (uint64_t)out->flags2 << 32;
+	init->max_write = out->max_write;
+}
+
+void wire_complete_reply(struct request *request, const struct iovec *iov, int count)
+{
+	const struct fuse_in_header *in = request->message;
+	const struct fuse_out_header *out = iov[0].iov_base;
+
+	if (count < 2 || iov[0].iov_len != sizeof(*out) || out->error != 0)
+		return;
+	if (in->opcode == FUSE_INIT && iov[1].iov_len == sizeof(struct fuse_init_out)) {
+		complete_init(request, iov[1].iov_base);
+	} else if (in->opcode == FUSE_OPEN && iov[1].iov_len == sizeof(struct fuse_open_out)) {
+		struct fuse_open_out *open_out = iov[1].iov_base;
+
+		/* libfuse 3.14.0 cannot say this; a kernel that does not know it ignores it. */
+		if (open_out->open_flags & FOPEN_DIRECT_IO)
+			open_out->open_flags |= WIRE_OPEN_PARALLEL_DIRECT_WRITES;
+	}
+}
+
+const char *wire_init_flags(char text[static 200], const struct init_outcome *init)
+{
+	static const struct {
+		uint64_t flag;
+		const char *name;
+	} flags[] = {
+		{FUSE_ASYNC_READ, "async_read"},
+		{FUSE_ASYNC_DIO, "async_direct_io"},
+		{FUSE_WRITEBACK_CACHE, "writeback_cache"},
+		{FUSE_PARALLEL_DIROPS, "parallel_dirops"},
+		{FUSE_MAX_PAGES, "max_pages"},
+		{WIRE_DIRECT_IO_ALLOW_MMAP, "direct_io_mmap"},
+	};
+	size_t length = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		if (init->flags & flags[i].flag)
+			length += (size_t)snprintf(text + length, 200 - length, "%s%s",
+						   length ? " " : "", flags[i].name);
+	return text;
+}
