@@ -189,11 +189,17 @@ static int ring_open(struct io_uring *ring)
 
 /* ---- The loop. ---- */
 
+/* Told to stop, and the last task has ended. */
+static bool worker_is_done(const struct worker *worker)
+{
+	return atomic_load_explicit(&worker->stopping, memory_order_relaxed) &&
+	       atomic_load_explicit(&worker->task_count, memory_order_relaxed) == 0;
+}
+
 static void worker_loop(struct worker *worker)
 {
 	event_arm(worker);
-	while (!atomic_load_explicit(&worker->stopping, memory_order_relaxed) ||
-	       atomic_load_explicit(&worker->task_count, memory_order_relaxed) > 0) {
+	while (!worker_is_done(worker)) {
 		bool more = false;
 
 		count(&worker->turns);
@@ -201,7 +207,7 @@ static void worker_loop(struct worker *worker)
 		tasks_run_ready(worker);
 		if (worker->source)
 			more = worker->source->turn(worker->source);
-		if (more || worker->ready.first)
+		if (more || worker->ready.first || worker_is_done(worker))
 			ring_submit(worker);
 		else
 			ring_sleep(worker);

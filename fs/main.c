@@ -81,8 +81,15 @@ static void open_disks(void *argument)
 	call->result = config_open(call->config, call->open_flags, stderr);
 }
 
+static void close_disks(void *argument)
+{
+	const struct disks_call *call = argument;
+
+	config_close(call->config);
+}
+
 /* Every stack is flushed, whatever happens to the others. */
-static void flush_and_close_disks(void *argument)
+static void flush_disks(void *argument)
 {
 	struct disks_call *call = argument;
 
@@ -96,7 +103,6 @@ static void flush_and_close_disks(void *argument)
 		log_error(disk->name, "the last flush failed: %s", error_describe(text, error));
 		call->result = -1;
 	}
-	config_close(call->config);
 }
 
 static void complain(const struct err *err)
@@ -116,15 +122,14 @@ static int check(const char *path)
 	options_init(settings_options, &settings);
 	call.config = config_load(path, drivers, settings_options, &settings, stderr);
 	if (call.config && settings_resolve(&settings, &err) < 0) {
-		complain(&err);
+		config_report(call.config, "diskfs", &err, stderr);
 	} else if (call.config && workers_start(1, &err) < 0) {
 		complain(&err);
 	} else if (call.config) {
 		worker_call(worker_get(0), open_disks, &call);
 		if (call.result == 0) {
 			config_print(call.config, stdout);
-			/* Opened for reading only: to flush is to do nothing. */
-			worker_call(worker_get(0), flush_and_close_disks, &call);
+			worker_call(worker_get(0), close_disks, &call);
 			status = EXIT_SUCCESS;
 		}
 		workers_stop();
@@ -166,7 +171,7 @@ static int serve(const struct settings *settings, struct disks_call *call,
 
 	if (!mount) {
 		complain(&err);
-		worker_call(worker_get(0), flush_and_close_disks, call);
+		worker_call(worker_get(0), close_disks, call);
 		return EXIT_FAILURE;
 	}
 	if (!line->foreground)
@@ -175,7 +180,8 @@ static int serve(const struct settings *settings, struct disks_call *call,
 	 * ends. */
 	if (!mount_run(mount, signals))
 		_exit(EXIT_FAILURE);
-	worker_call(worker_get(0), flush_and_close_disks, call);
+	worker_call(worker_get(0), flush_disks, call);
+	worker_call(worker_get(0), close_disks, call);
 	return call->result == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
