@@ -10,6 +10,7 @@
 #
 #   V=release|debug|asan|tsan   which build; all but release go to build/$(V)/
 #   WERROR=1                    warnings are errors (CI)
+#   VERBOSE=1                   show the commands
 
 V      ?= release
 PREFIX ?= /usr/local
@@ -21,6 +22,12 @@ ifeq ($(V),release)
 B := build
 else
 B := build/$(V)
+endif
+
+ifeq ($(VERBOSE),1)
+Q :=
+else
+Q := @
 endif
 
 # ---- flags -------------------------------------------------------------------------------------
@@ -61,12 +68,14 @@ OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 all: $(B)/diskfs
 
 $(B)/diskfs: $(OBJECTS)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # The flags are a prerequisite, so that objects of other flags are never linked together.
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo "  CC  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
@@ -82,12 +91,14 @@ TEST_NAMES := $(patsubst tests/%.c,%,$(wildcard tests/unit/*.c tests/conformance
 TESTS      := $(TEST_NAMES:%=$(B)/tests/%)
 
 $(TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(ROOMS:%.c=$(B)/%.o)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+	@echo "  LD  $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
 # Odd system calls, for the scripts in tests/mount.
 $(B)/tests/fileop: tests/mount/fileop.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $<
+	@echo "  CC  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $<
 
 tests: $(B)/diskfs $(TESTS) $(B)/tests/fileop
 
@@ -115,8 +126,6 @@ bench:
 
 install: all
 	install -D -m 755 $(B)/diskfs $(DESTDIR)$(PREFIX)/bin/diskfs
-	install -d $(DESTDIR)$(PREFIX)/sbin
-	ln -sf ../bin/diskfs $(DESTDIR)$(PREFIX)/sbin/mount.fuse.diskfs
 	install -D -m 644 fs/diskfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/diskfs.8
 	install -D -m 644 conf/diskfs.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/diskfs.conf.5
 	install -D -m 644 conf/example.conf $(DESTDIR)$(PREFIX)/share/doc/diskfs/example.conf
