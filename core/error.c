@@ -86,6 +86,15 @@ int error_to_errno(int error)
 	return EIO;
 }
 
+/* "EIO", or the number of one that has no name. */
+static const char *errno_name(char number[static 12], int errnum)
+{
+	const char *name = strerrorname_np(errnum);
+
+	snprintf(number, 12, "%d", errnum);
+	return name ? name : number;
+}
+
 const char *error_describe(char text[static 80], int error)
 {
 	static const char *const kinds[ERROR_KINDS] = {
@@ -107,14 +116,15 @@ const char *error_describe(char text[static 80], int error)
 		[MEDIUM_REFERENCE_TAG_CHECK] = "reference tag check failed",
 	};
 	enum error_kind kind = error_kind(error);
+	char number[12];
 
 	if (kind >= ERROR_KINDS)
 		snprintf(text, 80, "unknown error %d", error);
 	else if (kind == ERROR_MEDIUM && error_medium_detail(error) < MEDIUM_DETAILS)
 		snprintf(text, 80, "%s (%s, %s)", kinds[kind], details[error_medium_detail(error)],
-			 strerrorname_np(error_errno(error)));
+			 errno_name(number, error_errno(error)));
 	else if (kind == ERROR_IO)
-		snprintf(text, 80, "%s (%s)", kinds[kind], strerrorname_np(error_errno(error)));
+		snprintf(text, 80, "%s (%s)", kinds[kind], errno_name(number, error_errno(error)));
 	else
 		snprintf(text, 80, "%s", kinds[kind]);
 	return text;
