@@ -42,6 +42,8 @@ static void log_vwrite(enum log_level level, const char *node, const char *forma
 		int length = snprintf(line, sizeof(line), "diskfs: %s: %s%s%s%s\n", names[level],
 				      node ? "[" : "", node ? node : "", node ? "] " : "", message);
 
+		if (length >= (int)sizeof(line)) /* cut, but still a line */
+			line[sizeof(line) - 2] = '\n';
 		/* A closed or full stderr must not stop the daemon: there is nowhere else to
 		 * complain. */
 		if (length > 0 &&
