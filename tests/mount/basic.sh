@@ -101,7 +101,7 @@ copying() {
 }
 
 null_drops() {
-	check dd if="$work/source" of="$mnt/zero.img" bs=1M seek=5 conv=notrunc
+	check dd if="$work/source" of="$mnt/zero.img" bs=1M seek=5 conv=notrunc oflag=direct
 	check_output same fileop "$mnt/zero.img" all 5M 8M 0
 }
 

@@ -65,9 +65,22 @@ same" fileop -o direct "$1" all 512 99328 1 all 104448 65536 1
 	check_output "same
 same
 same" fileop "$1" all 0 1 2 all 100000 4097 2 all $((size - 1)) 1 2
+}
+
+past_the_end() {
 	check_output 100 fileop "$1" pwrite $((size - 100)) 1000 3
 	check_output ENOSPC fileop "$1" pwrite $size 1 3
 	check_output $size stat -c %s "$1"
+}
+
+# With writeback the kernel takes the write, and believes its own size of the file until it is
+# mounted again; the disk does not grow.
+late_error() {
+	check_output "1000
+ENOSPC" fileop "$mnt/file.img" pwrite $((size + 4096)) 1000 3 fsync
+	check_output ENOSPC fileop -o direct "$mnt/file.img" pwrite $((size + 4096)) 4096 3
+	unmount_disks
+	check_output $size stat -c %s "$work/file.img"
 }
 
 synced() {
@@ -117,5 +130,8 @@ for cache in none writethrough writeback; do
 	test_case "$cache: fsync and O_DSYNC reach the backing file" synced
 	test_case "$cache: zeroed ranges" each holes
 	test_case "$cache: maps" each maps
+	[ $cache = writeback ] || test_case "$cache: writes past the end" each past_the_end
 	test_case "$cache: nothing is lost at the end" kept_over_the_end
 done
+policy writeback
+test_case "writeback: a write past the end fails later" late_error

@@ -15,9 +15,7 @@ served_by() {
 	local cmdline
 
 	for cmdline in /proc/[0-9]*/cmdline; do
-		if tr '\0' '\n' <"$cmdline" 2>/dev/null | grep -qxF "$mnt"; then
-			echo "${cmdline//[!0-9]/}"
-		fi
+		grep -qzxF "$mnt" "$cmdline" 2>/dev/null && echo "${cmdline//[!0-9]/}"
 	done
 }
 
@@ -96,7 +94,7 @@ real_errors() {
 	fails "missing.conf.*disk.*/nowhere/disk.img.*No such file" diskfs "$work/missing.conf" "$mnt"
 	fails "No such file" diskfs "$work/no.conf" "$mnt"
 	fails "$work/nowhere.*No such file" diskfs "$conf" "$work/nowhere"
-	fails "conf.*[Nn]ot a directory" diskfs "$conf" "$conf"
+	fails "cannot mount on '$conf': it is no folder" diskfs "$conf" "$conf"
 	fails "no_such_option" diskfs -o no_such_option "$conf" "$mnt"
 }
 

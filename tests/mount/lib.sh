@@ -17,6 +17,8 @@
 # mount, and every process that the test has started here. Only those: nothing is killed by name.
 
 set -u
+# Messages are compared.
+export LC_ALL=C.UTF-8
 BUILD=$(realpath "${BUILD:-build}")
 work=$(mktemp -d "${TMPDIR:-/tmp}/diskfs-$(basename "$0" .sh).XXXXXX")
 mnt=$work/mnt
