@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Jobs in order of arrival; a thread is started when a job arrives, none is idle and there are
- * fewer than OFFLOAD_THREADS. If not even one thread can be started, the job runs on the worker:
- * slow, but not lost.
+ * Jobs in order of arrival; a thread is started when a job arrives, no idle one is left for it and
+ * there are fewer than OFFLOAD_THREADS. If not even one thread can be started, the job runs on the
+ * worker: slow, but not lost.
  */
 #include "core/offload.h"
 #include <pthread.h>
@@ -21,6 +21,7 @@ static struct {
 	pthread_mutex_t mutex;
 	pthread_cond_t arrived;
 	struct job *first, **tail;
+	unsigned queued; /* jobs that no thread has taken */
 	unsigned idle, count;
 	bool stopping;
 	pthread_t threads[OFFLOAD_THREADS];
@@ -44,6 +45,7 @@ static void *offload_main(void *argument)
 		struct task *task = job->task;
 
 		pool.first = job->next;
+		pool.queued--;
 		pthread_mutex_unlock(&pool.mutex);
 		job->function(job->argument);
 		task_wake(task); /* the job is on its stack: gone from here on */
@@ -70,7 +72,8 @@ void offload(void (*function)(void *argument), void *argument)
 	struct job job = {.function = function, .argument = argument, .task = task_self()};
 
 	pthread_mutex_lock(&pool.mutex);
-	if (pool.idle == 0 && pool.count < OFFLOAD_THREADS)
+	/* A thread counts as idle until it has woken up, so it may be meant for an earlier job. */
+	if (pool.queued >= pool.idle && pool.count < OFFLOAD_THREADS)
 		offload_start_thread();
 	if (pool.count == 0) {
 		pthread_mutex_unlock(&pool.mutex);
@@ -81,6 +84,7 @@ void offload(void (*function)(void *argument), void *argument)
 		pool.tail = &pool.first;
 	*pool.tail = &job;
 	pool.tail = &job.next;
+	pool.queued++;
 	pthread_cond_signal(&pool.arrived);
 	pthread_mutex_unlock(&pool.mutex);
 	task_suspend();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A small pool of threads for calls that block and that io_uring does not know. Threads are started
- * when needed, at most OFFLOAD_THREADS, and end when idle.
+ * when needed, at most OFFLOAD_THREADS, and stay until workers_stop().
  */
 #ifndef CORE_OFFLOAD_H
 #define CORE_OFFLOAD_H

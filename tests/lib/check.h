@@ -13,8 +13,9 @@
 #include "core/error.h"
 #include "core/util.h"
 
-#define CHECK(condition)	check_true(condition, #condition, __FILE__, __LINE__)
-#define CHECK_EQ(value, wanted) check_equal(value, wanted, #value, __FILE__, __LINE__)
+#define CHECK(condition) check_true(condition, #condition, __FILE__, __LINE__)
+#define CHECK_EQ(value, wanted) \
+	check_equal((uint64_t)(value), (uint64_t)(wanted), #value, __FILE__, __LINE__)
 /* That an error is of this kind: CHECK_KIND(disk_read(...), ERROR_ILLEGAL_BLOCK). */
 #define CHECK_KIND(error, kind)	 check_error(error, kind, #error, __FILE__, __LINE__)
 #define CHECK_OK(error)		 CHECK_KIND(error, ERROR_NONE)
