@@ -69,10 +69,17 @@
 /* Idle stacks that a worker keeps. */
 #define IDLE_STACKS_MAX 256
 
-/* ---- Announcing switches. ---- */
+/*
+ * ---- Announcing switches. ----
+ *
+ * Between the sigsetjmp() that remembers a context and the siglongjmp() to the other: TSan keeps
+ * the jump buffers of each fiber apart, so each has to be set on the fiber where it is used.
+ * Inline, since a function that returned on another fiber than it was called on would upset TSan's
+ * stacks.
+ */
 
 /* In the caller, before it enters @task. */
-static void announce_enter(struct task *task)
+static inline __attribute__((always_inline)) void announce_enter(struct task *task)
 {
 #ifdef WITH_ASAN
 	__sanitizer_start_switch_fiber(&task->caller_fake_stack, task->stack, STACK_SIZE);
@@ -95,7 +102,7 @@ static void announce_entered(struct task *task)
 }
 
 /* In @task, before it goes back to its caller. */
-static void announce_leave(struct task *task)
+static inline __attribute__((always_inline)) void announce_leave(struct task *task)
 {
 #ifdef WITH_ASAN
 	__sanitizer_start_switch_fiber(&task->fake_stack, task->caller_stack,
@@ -197,9 +204,10 @@ void tasks_free_idle(struct worker *worker)
 
 static void task_leave(struct task *task)
 {
-	announce_leave(task);
-	if (sigsetjmp(task->context, 0) == 0)
+	if (sigsetjmp(task->context, 0) == 0) {
+		announce_leave(task);
 		siglongjmp(task->caller, 1);
+	}
 	announce_entered(task);
 }
 
@@ -243,8 +251,8 @@ static void task_enter(struct task *task)
 	struct task *outer = worker->current;
 
 	worker->current = task;
-	announce_enter(task);
 	if (sigsetjmp(task->caller, 0) == 0) {
+		announce_enter(task);
 		if (task->begun)
 			siglongjmp(task->context, 1);
 		task_begin(task);
