@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "core/offload.h"
 #include "core/report.h"
 #include "core/worker.h"
 #include "fs/mount.h"
@@ -115,7 +116,18 @@ static char *report_text(struct mount *mount, enum report_format format, size_t 
 	return report_finish(report, length);
 }
 
-char *status_inspect(struct image *image, size_t *length)
+/* ---- Making texts, on a thread that may take its time: a folder may hold a thousand disks. ----
+ */
+
+struct text_job {
+	struct mount *mount;
+	enum status_file file;
+	struct image *image; /* not NULL: of this image alone, as JSON */
+	char *text;
+	size_t length;
+};
+
+static char *image_text(struct image *image, size_t *length)
 {
 	struct report *report = report_new(REPORT_JSON);
 
@@ -125,24 +137,46 @@ char *status_inspect(struct image *image, size_t *length)
 	return report_finish(report, length);
 }
 
+static void make_text(void *argument)
+{
+	struct text_job *job = argument;
+
+	if (job->image)
+		job->text = image_text(job->image, &job->length);
+	else if (job->file == STATUS_METRICS)
+		job->text = metrics_text(job->mount, &job->length);
+	else
+		job->text = report_text(job->mount,
+					job->file == STATUS_JSON ? REPORT_JSON : REPORT_TEXT,
+					&job->length);
+}
+
+char *status_inspect(struct image *image, size_t *length)
+{
+	struct text_job job = {.image = image};
+
+	offload(make_text, &job);
+	*length = job.length;
+	return job.text;
+}
+
 /* ---- Open, read, close. ---- */
 
 int status_open(struct mount *mount, enum status_file file, uint64_t *handle)
 {
 	struct status_files *files = &mount->status;
+	struct text_job job = {.mount = mount, .file = file};
 	struct status_text *text = calloc(1, sizeof(*text));
 
 	if (!text)
 		return -ENOMEM;
-	if (file == STATUS_METRICS)
-		text->text = metrics_text(mount, &text->length);
-	else
-		text->text = report_text(mount, file == STATUS_JSON ? REPORT_JSON : REPORT_TEXT,
-					 &text->length);
-	if (!text->text) {
+	offload(make_text, &job);
+	if (!job.text) {
 		free(text);
 		return -ENOMEM;
 	}
+	text->text = job.text;
+	text->length = job.length;
 	pthread_mutex_lock(&files->mutex);
 	*handle = text->handle = files->next_handle++;
 	text->next = files->open;

@@ -26,18 +26,19 @@ void status_files_destroy(struct status_files *files);
 
 const char *status_file_name(enum status_file file);
 
-/* Makes the text; 0 and its handle, or a negative errno. Any thread. */
+/* Makes the text; 0 and its handle, or a negative errno. In a task. */
 int status_open(struct mount *mount, enum status_file file, uint64_t *handle);
 /* A part of the text into @data; bytes, 0 at its end; -ESTALE for a handle that is not open here.
  */
 ssize_t status_read(struct mount *mount, uint64_t handle, void *data, size_t size, uint64_t offset);
 void status_close(struct mount *mount, uint64_t handle);
 
-/* The stack of one image as JSON, to be freed; NULL: no memory. */
+/* The stack of one image as JSON, to be freed; NULL: no memory. In a task. */
 struct image;
 char *status_inspect(struct image *image, size_t *length);
 
-/* The metrics of all images as Prometheus text, to be freed; NULL: no memory. (metrics.c) */
+/* The metrics of all images as Prometheus text, to be freed; NULL: no memory. (metrics.c) Any
+ * thread. */
 char *metrics_text(struct mount *mount, size_t *length);
 
 #endif
