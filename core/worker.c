@@ -374,13 +374,15 @@ void workers_stop(void)
 		item->deliver = deliver_stop;
 		worker_deliver(workers[i], item);
 	}
-	for (unsigned i = 0; i < worker_count; i++) {
+	for (unsigned i = 0; i < worker_count; i++)
 		pthread_join(workers[i]->thread, NULL);
+	offload_stop();
+	/* Only now: whoever woke the last task of a worker touches the worker after that task. */
+	for (unsigned i = 0; i < worker_count; i++) {
 		worker_free(workers[i]);
 		workers[i] = NULL;
 	}
 	worker_count = 0;
-	offload_stop();
 }
 
 void worker_set_source(struct worker_source *source)
