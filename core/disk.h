@@ -6,13 +6,11 @@
  * core (disk.c, fit.c) stands in front of every driver, wrapper or leaf, and enforces what is the
  * same for all:
  *
- *   - geometry is validated when the disk is opened, and may not change afterwards, except the
- * sector count;
- *   - a request outside the disk, not representable in bytes or not of whole sectors never reaches
- * a driver;
+ *   - geometry is validated when the disk is opened; only the sector count may change later;
+ *   - a request outside the disk, or not of whole sectors, never reaches a driver;
  *   - neither does a change of a read-only disk, nor a request of length 0 (it succeeds);
- *   - a request larger or more scattered than the driver's limits, or misaligned in memory, is
- * split or bounced;
+ *   - what is larger or more scattered than the driver takes, or misaligned in memory, is cut
+ *     or bounced;
  *   - FUA on a driver that does not respect it becomes write + flush;
  *   - unmap on a disk that ignores it succeeds without the driver;
  *   - every request is counted, and its latency, per node and operation.
@@ -125,8 +123,10 @@ struct driver {
 	int (*flush)(struct disk *disk);
 	/* Does what geometry.unmap says. Not called where that is UNMAP_IGNORED. */
 	int (*unmap)(struct disk *disk, uint64_t sector, uint64_t count);
-	/* The sectors read as zeros afterwards. NULL: the core unmaps (DISK_MAY_UNMAP on
-	 * UNMAP_ZEROES), else writes. */
+	/*
+	 * The sectors read as zeros afterwards. NULL: the core unmaps (DISK_MAY_UNMAP on
+	 * UNMAP_ZEROES), else writes; it writes as well after ERROR_UNSUPPORTED.
+	 */
 	int (*write_zeroes)(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags);
 	/* The extent that begins at @sector, cut at @count sectors at the latest. NULL: all is
 	 * data. */

@@ -6,7 +6,6 @@
 #ifndef FS_OPS_H
 #define FS_OPS_H
 
-#define FUSE_USE_VERSION_NEEDED 312
 #include <fuse_lowlevel.h>
 
 extern const struct fuse_lowlevel_ops fs_ops;
