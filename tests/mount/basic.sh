@@ -141,6 +141,7 @@ end_while_open() {
 
 	mount_disks "$conf"
 	mkfifo "$work/fifo"
+	: >"$work/out"
 	fileop "$mnt/raw.img" pwrite 1M 1M 90 hold <"$work/fifo" >"$work/out" &
 	holder=$!
 	exec 9>"$work/fifo"

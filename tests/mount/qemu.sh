@@ -103,6 +103,7 @@ two_users() {
 	check qemu-img create -q -f qcow2 "$work/small.qcow2" 1M
 	check dd if="$work/small.qcow2" of="$mnt/ram.img" conv=notrunc
 	mkfifo "$work/fifo"
+	: >"$work/out"
 	qemu-io -f qcow2 "$mnt/ram.img" <"$work/fifo" >"$work/out" 2>&1 &
 	holder=$!
 	exec 9>"$work/fifo"
