@@ -19,8 +19,9 @@
 set -u
 # Messages are compared.
 export LC_ALL=C.UTF-8
-BUILD=$(realpath "${BUILD:-build}")
-work=$(mktemp -d "${TMPDIR:-/tmp}/diskfs-$(basename "$0" .sh).XXXXXX")
+PATH=$PATH:/usr/sbin:/sbin
+BUILD=$(realpath "${BUILD:-build}") || exit 1
+work=$(mktemp -d "${TMPDIR:-/tmp}/diskfs-$(basename "$0" .sh).XXXXXX") || exit 1
 mnt=$work/mnt
 conf=$work/test.conf
 mkdir "$mnt"
@@ -209,9 +210,10 @@ finish() {
 	[ -z "$daemon_pid" ] || end_process "$daemon_pid"
 	sanitizer_check || status=1
 	cd / && rm -rf --one-file-system "$work"
-	[ "$status" = 0 ] || exit "$status"
-	[ "$failed_cases" = 0 ] && [ "$cases" != 0 ]
-	exit
+	if [ "$failed_cases" != 0 ] || [ "$cases" = 0 ]; then
+		[ "$status" != 0 ] || status=1
+	fi
+	exit "$status"
 }
 trap finish EXIT
 trap 'exit 129' HUP
