@@ -77,8 +77,8 @@ struct disk_geometry {
 	uint8_t id[16];
 	enum unmap_behaviour unmap;
 	uint32_t optimal_unmap_sectors; /* at least 1; 0 is taken as 1 */
-	uint32_t memory_align; /* of each segment's address and length, bytes, a power of two, <=
-				  4096 */
+	uint32_t memory_align; /* of each segment's address, and of the length of each but the last,
+				  bytes, a power of two, <= 4096 */
 	uint32_t max_segments; /* of one read or write */
 	uint64_t max_transfer; /* bytes of one read or write, a multiple of sector_size */
 };

@@ -62,13 +62,20 @@ static int piece_run(void *argument)
 	return piece_bounce(piece);
 }
 
-/* The size of the pieces that @sg has to be cut into; at least a sector. */
+/*
+ * The size of the pieces that @sg has to be cut into; at least a sector. Memory that fits is cut
+ * where its pieces fit too; all else is small enough for a bounce buffer.
+ */
 static size_t piece_size(const struct disk_geometry *geometry, const struct sg *sg)
 {
 	uint64_t size = sg->len;
 
-	if (geometry->max_transfer > 0)
-		size = min_u64(size, geometry->max_transfer);
+	if (geometry->max_transfer > 0 && size > geometry->max_transfer) {
+		size = geometry->max_transfer;
+		if (size > geometry->memory_align)
+			size = align_down(size,
+					  max_u64(geometry->memory_align, geometry->sector_size));
+	}
 	if (!fits_memory(geometry, sg))
 		size = min_u64(size, BUFFER_PAYLOAD);
 	return size;
