@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
@@ -43,6 +44,7 @@ struct file_config {
 	char *path;
 	uint64_t size;
 	bool direct;
+	bool lock;
 	uint64_t sector_size;
 	uint64_t physical_sector_size;
 };
@@ -121,6 +123,75 @@ static int file_check_size(const struct file_config *config, const struct stat *
 	return 0;
 }
 
+/*
+ * QEMU's protocol (its docs/system/qemu-block-drivers, "Disk image file locking"): whoever has a
+ * permission holds a shared OFD lock on byte 100 + permission, whoever does not share one with
+ * others holds one on byte 200 + permission; after locking, each looks whether somebody else's
+ * locks contradict. Permissions: 0 consistent read, 1 write, 3 resize.
+ */
+enum {
+	BYTE_HELD = 100,
+	BYTE_UNSHARED = 200,
+	PERMISSION_READ = 0,
+	PERMISSION_WRITE = 1,
+	PERMISSION_RESIZE = 3,
+};
+
+/* Takes one byte's lock, and looks whether another has its counterpart. 0, or a positive errno:
+ * EAGAIN, it is in use. */
+static int file_lock_byte(int fd, off_t base, off_t counter_base, off_t permission)
+{
+	struct flock lock = {
+		.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = base + permission, .l_len = 1};
+
+	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
+		return errno == EACCES ? EAGAIN : errno;
+	lock.l_type = F_WRLCK;
+	lock.l_start = counter_base + permission;
+	if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
+		return errno;
+	return lock.l_type == F_UNLCK ? 0 : EAGAIN;
+}
+
+/* A writer shares the file with nobody who writes, a reader with readers. */
+static int file_lock_bytes(int fd, bool writable)
+{
+	static const off_t written[] = {PERMISSION_WRITE, PERMISSION_RESIZE};
+	int error = file_lock_byte(fd, BYTE_HELD, BYTE_UNSHARED, PERMISSION_READ);
+
+	for (size_t i = 0; !error && i < ARRAY_SIZE(written); i++) {
+		if (writable)
+			error = file_lock_byte(fd, BYTE_HELD, BYTE_UNSHARED, written[i]);
+		if (!error)
+			error = file_lock_byte(fd, BYTE_UNSHARED, BYTE_HELD, written[i]);
+	}
+	return error;
+}
+
+/* Keeps other users away, as long as the file is open: diskfs and QEMU by bytes, others (crosvm) by
+ * flock. */
+static int file_lock(struct disk *disk, struct err *err)
+{
+	const struct file_config *config = disk->config;
+	const struct file *file = disk->state;
+	bool writable = !(disk->open_flags & DISK_OPEN_READ_ONLY);
+	int error;
+
+	if (!config->lock || (disk->open_flags & DISK_OPEN_CHECK))
+		return 0;
+	error = file_lock_bytes(file->fd, writable);
+	if (!error && flock(file->fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0)
+		error = errno;
+	if (error == EAGAIN)
+		return err_set_key(err, "path",
+				   "'%s' is in use by another program, perhaps diskfs or QEMU%s",
+				   config->path, writable ? "" : ", that writes to it");
+	if (error)
+		return err_set_key(err, "lock", "cannot lock '%s': %s (lock = no does without)",
+				   config->path, strerror(error));
+	return 0;
+}
+
 /* Direct I/O: what the file wants of memory and offsets (statx since 6.1; else what serves
  * everywhere). */
 static int file_direct_alignment(struct disk *disk, struct err *err)
@@ -169,6 +240,8 @@ static int file_open(struct disk *disk, struct err *err)
 		return err_set_key(err, "path", "cannot stat '%s': %s", config->path,
 				   strerror(errno));
 	if (!missing && file_check_size(config, &stat, err) < 0)
+		return -1;
+	if (!missing && file_lock(disk, err) < 0)
 		return -1;
 	if (!missing && config->direct && file_direct_alignment(disk, err) < 0)
 		return -1;
@@ -232,7 +305,9 @@ static ssize_t file_read_now(struct file *file, const struct iovec *iov, unsigne
 	ssize_t result = -1;
 
 	errno = EAGAIN;
-	if (file->in_memory)
+	if (file->in_memory && count == 1) /* the cheaper call */
+		result = pread(file->fd, iov->iov_base, iov->iov_len, (off_t)offset);
+	else if (file->in_memory)
 		result = preadv(file->fd, iov, (int)count, (off_t)offset);
 	else if (atomic_load_explicit(&file->nowait_read, memory_order_relaxed))
 		result = preadv2(file->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT);
@@ -247,7 +322,9 @@ static ssize_t file_write_now(struct file *file, const struct iovec *iov, unsign
 	ssize_t result = -1;
 
 	errno = EAGAIN;
-	if (file->in_memory)
+	if (file->in_memory && count == 1 && rw_flags == 0)
+		result = pwrite(file->fd, iov->iov_base, iov->iov_len, (off_t)offset);
+	else if (file->in_memory)
 		result = pwritev2(file->fd, iov, (int)count, (off_t)offset, rw_flags);
 	else if (rw_flags == 0 && atomic_load_explicit(&file->nowait_write, memory_order_relaxed))
 		result = pwritev2(file->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT);
@@ -449,6 +526,12 @@ static const struct option file_options[] = {
 	 .offset = offsetof(struct file_config, direct),
 	 .fallback = "no",
 	 .help = "Bypass the host's page cache (O_DIRECT)"},
+	{.name = "lock",
+	 .type = OPTION_BOOL,
+	 .offset = offsetof(struct file_config, lock),
+	 .fallback = "yes",
+	 .help = "Lock the file against a second user: another diskfs, QEMU (by its own protocol), "
+		 "whoever uses flock. Several may use it read-only"},
 	{.name = "sector_size",
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct file_config, sector_size),

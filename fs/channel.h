@@ -32,9 +32,10 @@ struct channel {
 	struct ring_op poll_op;
 	struct mount *mount;
 	int fd;
-	bool armed;	 /* a poll is under way: no request until it fires */
-	bool closed;	 /* the kernel has ended the mount */
-	unsigned streak; /* see poll.c */
+	bool armed;    /* a poll is under way: no request until it fires */
+	bool closed;   /* the kernel has ended the mount */
+	bool spinning; /* see poll.c */
+	uint64_t last_request_ns;
 	/* Written by its worker only. */
 	_Atomic uint64_t requests;
 	_Atomic unsigned in_flight;

@@ -62,7 +62,7 @@ int daemon_fork(void)
 	close(fds[0]);
 	ready_fd = fds[1];
 	setsid();
-	return 0;
+	return chdir("/"); /* keep no folder busy */
 }
 
 void daemon_ready(void)

@@ -161,20 +161,18 @@ static void prepare_process(sigset_t *signals)
 }
 
 /* From open disks to closed ones. */
-static int serve(const struct settings *settings, struct disks_call *call,
-		 const struct command_line *line, const char *mount_options,
-		 const sigset_t *signals)
+static int serve(const struct settings *settings, struct disks_call *call, const char *mountpoint,
+		 const char *mount_options, bool foreground, const sigset_t *signals)
 {
 	struct err err;
-	struct mount *mount =
-		mount_start(settings, call->config, line->arguments[1], mount_options, &err);
+	struct mount *mount = mount_start(settings, call->config, mountpoint, mount_options, &err);
 
 	if (!mount) {
 		complain(&err);
 		worker_call(worker_get(0), close_disks, call);
 		return EXIT_FAILURE;
 	}
-	if (!line->foreground)
+	if (!foreground)
 		daemon_ready();
 	/* What holds a worker for ever cannot be waited for; the kernel fails it when this process
 	 * ends. */
@@ -185,15 +183,15 @@ static int serve(const struct settings *settings, struct disks_call *call,
 	return call->result == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-static int run(const struct settings *settings, struct config *config,
-	       const struct command_line *line, const char *mount_options)
+static int run(const struct settings *settings, struct config *config, const char *mountpoint,
+	       const char *mount_options, bool foreground)
 {
 	struct disks_call call = {.config = config};
 	struct err err;
 	sigset_t signals;
 	int status = EXIT_FAILURE;
 
-	if (!line->foreground && daemon_fork() < 0) {
+	if (!foreground && daemon_fork() < 0) {
 		fprintf(stderr, "diskfs: cannot start a daemon: %s\n", strerror(errno));
 		return EXIT_FAILURE;
 	}
@@ -205,8 +203,29 @@ static int run(const struct settings *settings, struct config *config,
 	}
 	worker_call(worker_get(0), open_disks, &call);
 	if (call.result == 0)
-		status = serve(settings, &call, line, mount_options, &signals);
+		status = serve(settings, &call, mountpoint, mount_options, foreground, &signals);
 	workers_stop();
+	return status;
+}
+
+/* With the configuration loaded: what -o says besides, and where to mount. */
+static int run_with_options(struct settings *settings, struct config *config,
+			    const struct command_line *line)
+{
+	struct err err;
+	char *mountpoint = NULL;
+	char *mount_options =
+		mount_options_apply(line->options ? line->options : "", settings, &err);
+	int status = EXIT_FAILURE;
+
+	if (mount_options && settings_resolve(settings, &err) == 0)
+		mountpoint = mountpoint_resolve(line->arguments[1], &err);
+	if (mountpoint)
+		status = run(settings, config, mountpoint, mount_options, line->foreground);
+	else
+		complain(&err);
+	free(mountpoint);
+	free(mount_options);
 	return status;
 }
 
@@ -214,21 +233,16 @@ static int mount_command(const struct command_line *line)
 {
 	struct settings settings = {0};
 	struct config *config;
-	char *mount_options = NULL;
 	struct err err;
 	int status = EXIT_FAILURE;
 
 	options_init(settings_options, &settings);
 	config = config_load(line->arguments[0], drivers, settings_options, &settings, stderr);
-	if (config) {
-		mount_options =
-			mount_options_apply(line->options ? line->options : "", &settings, &err);
-		if (!mount_options || settings_resolve(&settings, &err) < 0)
-			complain(&err);
-		else
-			status = run(&settings, config, line, mount_options);
-	}
-	free(mount_options);
+	/* Once before -o has its say, so that an error is told with its place in the file. */
+	if (config && settings_resolve(&settings, &err) < 0)
+		config_report(config, "diskfs", &err, stderr);
+	else if (config)
+		status = run_with_options(&settings, config, line);
 	config_free(config);
 	options_free(settings_options, &settings);
 	return status;

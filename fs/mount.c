@@ -289,22 +289,32 @@ static int mount_probe(const struct mount *mount, struct err *err)
 	return 0;
 }
 
-static int mount_prepare(struct mount *mount, const char *mountpoint, struct err *err)
+char *mountpoint_resolve(const char *mountpoint, struct err *err)
 {
+	char *resolved = realpath(mountpoint, NULL);
 	struct stat stat;
 
+	if (!resolved || lstat(resolved, &stat) < 0)
+		err_set(err, "cannot mount on '%s': %s%s", mountpoint, strerror(errno),
+			errno == ENOTCONN ? " (a daemon has died here: umount it first)" : "");
+	else if (!S_ISDIR(stat.st_mode))
+		err_set(err, "cannot mount on '%s': it is no folder", mountpoint);
+	else
+		return resolved;
+	free(resolved);
+	return NULL;
+}
+
+static int mount_prepare(struct mount *mount, const char *mountpoint, struct err *err)
+{
 	status_files_init(&mount->status);
 	mount->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	mount->channels = calloc(workers_count(), sizeof(*mount->channels));
 	if (mount->event_fd < 0 || !mount->channels)
 		return err_set(err, "out of memory or descriptors");
-	mount->mountpoint = realpath(mountpoint, NULL);
-	if (!mount->mountpoint || lstat(mount->mountpoint, &stat) < 0)
-		return err_set(err, "cannot mount on '%s': %s%s", mountpoint, strerror(errno),
-			       errno == ENOTCONN ? " (a daemon has died here: umount it first)"
-						 : "");
-	if (!S_ISDIR(stat.st_mode))
-		return err_set(err, "cannot mount on '%s': it is no folder", mountpoint);
+	mount->mountpoint = strdup(mountpoint);
+	if (!mount->mountpoint)
+		return err_set(err, "out of memory");
 	return images_make(mount, err);
 }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The folder has a fixed set of files, so nothing is created, renamed or removed: those operations
- * are not implemented, and the kernel says ENOSYS or, where it asks first, EPERM. Locks are not
- * implemented either: then the kernel keeps them, as for a local file, which is what QEMU needs.
- * Permissions are the kernel's to check (mount option default_permissions).
+ * The folder has a fixed set of files, so nothing is created, renamed or removed: EPERM. Locks are
+ * not implemented either: then the kernel keeps them, as for a local file, which is what QEMU
+ * needs. Permissions are the kernel's to check (mount option default_permissions).
  *
  * Attributes and names are cached by the kernel for a second: they change only by chmod and the
  * like.
@@ -385,6 +384,49 @@ static void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg
 	fuse_reply_err(req, ENOTTY);
 }
 
+/* ---- What would change the folder. ---- */
+
+static void refuse_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+			 dev_t device)
+{
+	(void)parent;
+	(void)name;
+	(void)mode;
+	(void)device;
+	fuse_reply_err(req, EPERM);
+}
+
+static void refuse_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	refuse_mknod(req, parent, name, mode, 0);
+}
+
+static void refuse_remove(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	refuse_mknod(req, parent, name, 0, 0);
+}
+
+static void refuse_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	(void)target;
+	refuse_mknod(req, parent, name, 0, 0);
+}
+
+static void refuse_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	(void)ino;
+	refuse_mknod(req, parent, name, 0, 0);
+}
+
+static void refuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+			  fuse_ino_t new_parent, const char *new_name, unsigned flags)
+{
+	(void)new_parent;
+	(void)new_name;
+	(void)flags;
+	refuse_mknod(req, parent, name, 0, 0);
+}
+
 const struct fuse_lowlevel_ops fs_ops = {
 	.init = fs_init,
 	.lookup = fs_lookup,
@@ -402,4 +444,11 @@ const struct fuse_lowlevel_ops fs_ops = {
 	.getxattr = fs_getxattr,
 	.listxattr = fs_listxattr,
 	.setxattr = fs_setxattr,
+	.mknod = refuse_mknod,
+	.mkdir = refuse_mkdir,
+	.unlink = refuse_remove,
+	.rmdir = refuse_remove,
+	.symlink = refuse_symlink,
+	.link = refuse_link,
+	.rename = refuse_rename,
 };

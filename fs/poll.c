@@ -12,10 +12,11 @@
  * Nothing is ever read from the descriptor through the ring: on a blocking descriptor that could
  * sleep in io_uring_enter.
  *
- * The read that finds nothing costs a system call, which at a depth of one is a call in four. So a
- * worker that has been woken for a single request SOLO_STREAK times in a row reads one request and
- * goes straight to its poll, which tells just as well whether there is another; every SOLO_STREAK
- * times it looks again.
+ * A worker does not sleep at once. To be woken costs many times what a small request does, and at a
+ * depth of one it is most of the time that a request takes. So a worker whose requests come less
+ * than SPIN_GAP_NS apart looks again for SPIN_NS, yielding its processor to whoever wants it, and
+ * sleeps when nothing has come. A worker with little to do never spins, one that runs dry spins
+ * once.
  *
  * A request and its payload live in one buffer (core/buffer.h): the struct request at its
  * beginning; the message so that the data of a WRITE begins at the page boundary BUFFER_HEADER; the
@@ -25,6 +26,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -37,7 +39,9 @@
 
 /* Requests that one turn takes, so that the ring's completions are not kept waiting. */
 #define TURN_REQUESTS 16
-#define SOLO_STREAK   8
+
+#define SPIN_NS	      (25 * NS_PER_US)
+#define SPIN_GAP_NS   (50 * NS_PER_US)
 
 _Static_assert(sizeof(struct request) <= BUFFER_HEADER - WIRE_WRITE_HEADERS,
 	       "request and headers share a page");
@@ -98,8 +102,10 @@ static int write_reply(struct channel *channel, const struct iovec *iov, int cou
 {
 	ssize_t result;
 
+	/* write() is the cheaper call. */
 	do
-		result = writev(channel->fd, iov, count);
+		result = count == 1 ? write(channel->fd, iov->iov_base, iov->iov_len)
+				    : writev(channel->fd, iov, count);
 	while (result < 0 && errno == EINTR);
 	/* ENOENT: the client has been killed. ENODEV: the mount has gone. Neither waits for an
 	 * answer. */
@@ -202,10 +208,28 @@ static struct request *request_read(struct channel *channel)
 	return request;
 }
 
+/* Whether to look again rather than sleep, after a turn that has taken @taken requests and found no
+ * more. */
+static bool poll_spin(struct channel *channel, unsigned taken)
+{
+	uint64_t now = now_ns();
+	uint64_t gap_ns = now - channel->last_request_ns;
+
+	if (taken > 0) {
+		if (gap_ns < SPIN_GAP_NS)
+			channel->spinning = true;
+		channel->last_request_ns = now;
+	} else if (gap_ns > SPIN_NS) {
+		channel->spinning = false;
+	} else {
+		sched_yield();
+	}
+	return channel->spinning;
+}
+
 static bool poll_turn(struct worker_source *source)
 {
 	struct channel *channel = CONTAINER_OF(source, struct channel, source);
-	bool solo = channel->streak >= SOLO_STREAK && channel->streak % SOLO_STREAK != 0;
 	unsigned taken = 0;
 
 	if (channel->armed || channel->closed)
@@ -217,11 +241,8 @@ static bool poll_turn(struct worker_source *source)
 			break;
 		request_start(channel, request);
 		taken++;
-		if (solo)
-			break;
 	}
-	channel->streak = taken == 1 ? channel->streak + 1 : 0;
-	return taken == TURN_REQUESTS;
+	return poll_spin(channel, taken) || taken == TURN_REQUESTS;
 }
 
 static void poll_done(struct ring_op *op, int result, unsigned flags)
