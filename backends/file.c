@@ -439,10 +439,19 @@ struct file_query {
 	int stat_errno;
 };
 
+static void file_query_stat(void *argument)
+{
+	struct file_query *query = argument;
+
+	if (fstat(query->file->fd, &query->stat) < 0)
+		query->stat_errno = errno;
+}
+
 static void file_query_extent(void *argument)
 {
 	struct file_query *query = argument;
 
+	file_query_stat(query);
 	query->data = lseek(query->file->fd, (off_t)query->offset, SEEK_DATA);
 	if (query->data < 0)
 		query->data = -errno;
@@ -460,7 +469,11 @@ static int file_extent(struct disk *disk, uint64_t sector, uint64_t count, struc
 
 	offload(file_query_extent, &query);
 	if (query.data == -ENXIO) { /* no more data */
-		*extent = (struct extent){.kind = EXTENT_HOLE, .count = count};
+		/* What somebody has cut off is no hole: a copy would take it for zeros. */
+		if (query.stat_errno || query.stat.st_size < (off_t)(offset + (1ULL << shift)))
+			return file_failed(disk, "extent", offset, -EIO);
+		end = ((uint64_t)query.stat.st_size - offset) >> shift;
+		*extent = (struct extent){.kind = EXTENT_HOLE, .count = min_u64(end, count)};
 		return 0;
 	}
 	/* A sector that is partly data is data. */
@@ -476,14 +489,6 @@ static int file_extent(struct disk *disk, uint64_t sector, uint64_t count, struc
 	}
 	extent->count = min_u64(end, count);
 	return 0;
-}
-
-static void file_query_stat(void *argument)
-{
-	struct file_query *query = argument;
-
-	if (fstat(query->file->fd, &query->stat) < 0)
-		query->stat_errno = errno;
 }
 
 static int file_allocated(struct disk *disk, uint64_t *bytes)
