@@ -97,6 +97,8 @@ void kernel_link_close(struct kernel_link *link)
 
 /* ---- Replies. ---- */
 
+static struct log_limit reply_limit;
+
 /* Writes a whole reply; returns 0 or a negative errno. */
 static int write_reply(struct channel *channel, const struct iovec *iov, int count)
 {
@@ -107,16 +109,16 @@ static int write_reply(struct channel *channel, const struct iovec *iov, int cou
 		result = count == 1 ? write(channel->fd, iov->iov_base, iov->iov_len)
 				    : writev(channel->fd, iov, count);
 	while (result < 0 && errno == EINTR);
-	/* ENOENT: the client has been killed. ENODEV: the mount has gone. Neither waits for an
-	 * answer. */
-	if (result >= 0 || errno == ENOENT || errno == ENODEV)
+	/* ENODEV: the mount has gone, and nobody waits. */
+	if (result >= 0 || errno == ENODEV)
 		return 0;
 
 	int error = -errno;
-	static struct log_limit limit;
 
-	log_limited(&limit, LOG_LEVEL_ERROR, NULL, "cannot reply to the kernel: %s",
-		    strerror(-error));
+	/* ENOENT: the client has been killed; libfuse's caller may want to know. */
+	if (error != -ENOENT)
+		log_limited(&reply_limit, LOG_LEVEL_ERROR, NULL, "cannot reply to the kernel: %s",
+			    strerror(-error));
 	return error;
 }
 
