@@ -218,17 +218,34 @@ static void test_deep_stacks(void **state)
 	run_tasks(64, use_stack, NULL);
 }
 
-static __attribute__((noinline)) unsigned overflow(unsigned depth)
+/* Goes down until @frame is @left bytes lower; touches every page on the way. */
+static __attribute__((noinline)) unsigned overflow(uintptr_t top, size_t left)
 {
 	volatile unsigned char frame[FRAME];
 
-	frame[depth % FRAME] = 1;
-	return depth == UINT32_MAX ? 0 : overflow(depth + 1) + frame[0];
+	frame[left % FRAME] = 1;
+	return top - (uintptr_t)frame > left ? 0 : overflow(top, left) + frame[0];
 }
 
+static void idle_task(void *argument)
+{
+	(void)argument;
+	task_suspend();
+}
+
+/*
+ * Just beyond the end of the largest stack (core/task.c), not to the end of all memory. The stacks
+ * of later tasks lie below: without a guard, it is theirs that would be written to.
+ */
 static void overflow_task(void *argument)
 {
-	*(unsigned *)argument = overflow(0);
+	volatile unsigned char top = 0;
+
+	(void)argument;
+	for (unsigned i = 0; i < 16; i++)
+		CHECK_EQ(task_start(idle_task, NULL), 0);
+	overflow((uintptr_t)&top, 512 * 1024 + 4096);
+	_exit(0);
 }
 
 static void test_overflow_ends_the_program(void **state)
@@ -239,14 +256,12 @@ static void test_overflow_ends_the_program(void **state)
 
 	(void)state;
 	if (child == 0) {
-		unsigned result;
-
 		setrlimit(RLIMIT_CORE, &no_core);
 		signal(SIGSEGV, SIG_DFL);
 		if (setup_1_worker(NULL) < 0)
 			_exit(1);
-		worker_call(worker_get(0), overflow_task, &result);
-		_exit(0);
+		worker_call(worker_get(0), overflow_task, NULL);
+		_exit(1);
 	}
 	assert_true(child > 0);
 	assert_int_equal(waitpid(child, &status, 0), child);
