@@ -60,7 +60,7 @@ ALL_LDFLAGS := $(CFLAGS_$(V)) $(LDFLAGS_$(V)) -pthread $(LDFLAGS)
 # ---- program -----------------------------------------------------------------------------------
 
 CORE    := $(wildcard core/*.c)
-ROOMS   := $(CORE) $(wildcard backends/*.c) $(wildcard conf/*.c)
+ROOMS   := $(CORE) $(wildcard backends/*.c backends/*/*.c) $(wildcard conf/*.c)
 SOURCES := $(ROOMS) $(wildcard fs/*.c)
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 

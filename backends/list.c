@@ -2,13 +2,10 @@
 #include "backends/list.h"
 #include <string.h>
 
-extern const struct driver file_driver, ram_driver, null_driver;
+extern const struct driver file_driver, ram_driver, null_driver, fault_driver;
 
 const struct driver *const drivers[] = {
-	&file_driver,
-	&ram_driver,
-	&null_driver,
-	NULL,
+	&file_driver, &ram_driver, &null_driver, &fault_driver, NULL,
 };
 
 const struct driver *driver_find(const char *name)

@@ -30,6 +30,7 @@ enum option_type {
 
 enum option_flags {
 	OPTION_REQUIRED = 1 << 0,
+	OPTION_LIVE = 1 << 2,	      /* may be changed while mounted, by an extended attribute */
 	OPTION_POWER_OF_TWO = 1 << 1, /* for U64 and SIZE; 0 passes where min allows it */
 };
 

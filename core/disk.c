@@ -343,6 +343,37 @@ int disk_eject(struct disk *disk)
 	return disk->driver->eject ? disk->driver->eject(disk) : error_of(ERROR_UNSUPPORTED);
 }
 
+static bool option_is_live(const struct disk *disk, const char *name)
+{
+	const struct option *option = option_find(disk->driver->options, name);
+
+	return option && (option->flags & OPTION_LIVE);
+}
+
+int disk_set_option(struct disk *disk, const char *name, const char *value, struct err *err)
+{
+	if (!option_is_live(disk, name))
+		return err_set_key(err, name, "cannot be changed while mounted");
+	return disk->driver->set_option(disk, name, value, err);
+}
+
+char *disk_get_option(struct disk *disk, const char *name)
+{
+	return option_is_live(disk, name) ? disk->driver->get_option(disk, name) : NULL;
+}
+
+void disk_inherit_geometry(struct disk *disk, const struct disk *below)
+{
+	disk->geometry = below->geometry;
+	/* Whatever is handed down is made to fit there. */
+	disk->geometry.memory_align = 0;
+	disk->geometry.max_segments = 0;
+	disk->geometry.max_transfer = 0;
+	/* Either emulated below, or not needed. */
+	disk->geometry.fua = true;
+	disk_set_sector_count(disk, disk_sector_count(below));
+}
+
 /* ---- Resize. ---- */
 
 void disk_set_sector_count(struct disk *disk, uint64_t count)

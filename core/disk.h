@@ -139,6 +139,13 @@ struct driver {
 	void (*below_resized)(struct disk *disk);
 	const struct pr_ops *pr; /* persistent reservations (core/pr.h); NULL: none */
 
+	/*
+	 * Options flagged OPTION_LIVE, while requests run: changes one (0, or -1 with a sentence in
+	 * @err), tells its value now (to be freed; NULL: no memory). In a task.
+	 */
+	int (*set_option)(struct disk *disk, const char *name, const char *value, struct err *err);
+	char *(*get_option)(struct disk *disk, const char *name);
+
 	/* Adds the driver's own fields; any thread, must not block. NULL: none. */
 	void (*inspect)(struct disk *disk, struct report *report);
 };
@@ -223,6 +230,13 @@ int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct exten
 int disk_allocated(struct disk *disk, uint64_t *bytes);
 int disk_eject(struct disk *disk);
 
+/*
+ * An option of the disk that is flagged OPTION_LIVE: -1 with a sentence in @err where there is no
+ * such option, or the value is wrong; NULL where there is none or no memory. In a task.
+ */
+int disk_set_option(struct disk *disk, const char *name, const char *value, struct err *err);
+char *disk_get_option(struct disk *disk, const char *name);
+
 /* Waits until the sector count is not @known, and returns it; returns @known when the disk is
  * closed meanwhile. */
 uint64_t disk_wait_resize(struct disk *disk, uint64_t known);
@@ -235,5 +249,11 @@ uint64_t disk_wait_resize(struct disk *disk, uint64_t known);
  * sector_size <= INT64_MAX.
  */
 void disk_set_sector_count(struct disk *disk, uint64_t count);
+
+/*
+ * For the open() of a wrapper that changes nothing about what is below: takes over its geometry and
+ * size. What the core does for the disk below (limits, FUA) it need not do twice.
+ */
+void disk_inherit_geometry(struct disk *disk, const struct disk *below);
 
 #endif

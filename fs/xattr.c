@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
- * Extended attributes of images: what the disk is, one value each, and the whole stack as JSON. All
- * are read-only. An attribute that a disk has no value for (disk_id) is not listed.
+ * Extended attributes of images. user.diskfs.NAME: what the disk is, one value each, and the whole
+ * stack as JSON; read-only. user.diskfs.NODE.OPTION: the options of the nodes of the stack that may
+ * be changed while mounted. An attribute that has no value (disk_id) is not listed.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/log.h"
 #include "core/util.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
@@ -124,6 +126,59 @@ static const struct attribute *attribute_find(const char *name)
 	return NULL;
 }
 
+/* ---- Options of nodes. ---- */
+
+static struct disk *node_find(struct disk *disk, const char *name, size_t length)
+{
+	if (strlen(disk->name) == length && strncmp(disk->name, name, length) == 0)
+		return disk;
+	for (unsigned i = 0; i < disk->below_count; i++) {
+		struct disk *found = node_find(disk->below[i], name, length);
+
+		if (found)
+			return found;
+	}
+	return NULL;
+}
+
+/*
+ * The disk and option that @name, "user.diskfs.NODE.OPTION", means in the stack of @image; NULL if
+ * none. The names of nodes may have dots, those of options have none.
+ */
+static struct disk *option_node(struct image *image, const char *name, const char **option)
+{
+	const char *node = name + strlen(PREFIX);
+	const char *dot = strrchr(name, '.');
+
+	if (!image || strncmp(name, PREFIX, strlen(PREFIX)) != 0 || dot < node)
+		return NULL;
+	*option = dot + 1;
+	return node_find(image->disk, node, (size_t)(dot - node));
+}
+
+static int get_option(struct image *image, const char *name, struct value *value)
+{
+	const char *option;
+	struct disk *disk = option_node(image, name, &option);
+
+	value->allocated = disk ? disk_get_option(disk, option) : NULL;
+	if (!value->allocated)
+		return -ENODATA;
+	value->length = strlen(value->allocated);
+	return 0;
+}
+
+static void list_options(const struct disk *disk, FILE *out)
+{
+	for (const struct option *option = disk->driver->options; option->name; option++)
+		if (option->flags & OPTION_LIVE)
+			fprintf(out, PREFIX "%s.%s%c", disk->name, option->name, '\0');
+	for (unsigned i = 0; i < disk->below_count; i++)
+		list_options(disk->below[i], out);
+}
+
+/* ---- Requests. ---- */
+
 /* Replies with @data, or with its length where the caller only asks for that. */
 static void reply_sized(fuse_req_t req, const char *data, size_t length, size_t size)
 {
@@ -140,8 +195,12 @@ void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	struct image *image = image_find(fuse_req_userdata(req), ino);
 	const struct attribute *attribute = attribute_find(name);
 	struct value value = {.allocated = NULL};
-	int error = image && attribute ? attribute->get(image, &value) : -ENODATA;
+	int error;
 
+	if (image && attribute)
+		error = attribute->get(image, &value);
+	else
+		error = get_option(image, name, &value);
 	if (error)
 		fuse_reply_err(req, -error);
 	else
@@ -153,26 +212,54 @@ void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct image *image = image_find(fuse_req_userdata(req), ino);
-	char names[ARRAY_SIZE(attributes) * 48];
-	size_t length = 0;
+	char *names = NULL;
+	size_t length;
+	FILE *out = open_memstream(&names, &length);
 
-	for (size_t i = 0; i < ARRAY_SIZE(attributes) && image; i++) {
-		if (attributes[i].get == get_disk_id && !image->disk->geometry.has_id)
-			continue;
-		length += (size_t)snprintf(names + length, sizeof(names) - length, "%s",
-					   attributes[i].name) +
-			  1;
+	if (!out) {
+		fuse_reply_err(req, ENOMEM);
+		return;
 	}
-	reply_sized(req, names, length, size);
+	for (size_t i = 0; i < ARRAY_SIZE(attributes) && image; i++)
+		if (attributes[i].get != get_disk_id || image->disk->geometry.has_id)
+			fprintf(out, "%s%c", attributes[i].name, '\0');
+	if (image)
+		list_options(image->disk, out);
+	if (fclose(out) == 0)
+		reply_sized(req, names, length, size);
+	else
+		fuse_reply_err(req, ENOMEM);
+	free(names);
+}
+
+/* Why a value is wrong cannot travel with the error number, so the log tells. */
+static int set_option(struct image *image, const char *name, const char *data, size_t size)
+{
+	const char *option;
+	struct disk *disk = option_node(image, name, &option);
+	char *text = strndup(data, size);
+	struct err err;
+	int error = 0;
+
+	if (!disk) {
+		error = image && attribute_find(name) ? -EPERM : -EOPNOTSUPP;
+	} else if (!text) {
+		error = -ENOMEM;
+	} else if (disk_set_option(disk, option, text, &err) < 0) {
+		log_warning(disk->name, "%s: %s", option, err.text);
+		error = -EINVAL;
+	} else {
+		log_info(disk->name, "%s: now '%s'", option, text);
+	}
+	free(text);
+	return error;
 }
 
 void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
 		 int flags)
 {
-	const struct image *image = image_find(fuse_req_userdata(req), ino);
+	struct image *image = image_find(fuse_req_userdata(req), ino);
 
-	(void)value;
-	(void)size;
 	(void)flags;
-	fuse_reply_err(req, image && attribute_find(name) ? EPERM : EOPNOTSUPP);
+	fuse_reply_err(req, -set_option(image, name, value, size));
 }
