@@ -555,7 +555,7 @@ static const struct option file_options[] = {
 	 .help = "Physical sector size in bytes, at least sector_size. The default is the block "
 		 "size "
 		 "of the file system, at most 4096"},
-	{NULL},
+	{.name = NULL},
 };
 
 const struct driver file_driver = {

@@ -98,7 +98,7 @@ static const struct option null_options[] = {
 	 .max = GEOMETRY_SECTOR_MAX,
 	 .fallback = "512",
 	 .help = "Logical and physical sector size in bytes"},
-	{NULL},
+	{.name = NULL},
 };
 
 const struct driver null_driver = {

@@ -397,7 +397,7 @@ static const struct option ram_options[] = {
 	 .max = PAGE_SIZE,
 	 .fallback = "512",
 	 .help = "Logical and physical sector size in bytes"},
-	{NULL},
+	{.name = NULL},
 };
 
 const struct driver ram_driver = {

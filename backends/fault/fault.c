@@ -340,7 +340,7 @@ static const struct option fault_options[] = {
 	 .fallback = "1",
 	 .help = "Starts the generator that chance=P asks: the same seed and requests, the same "
 		 "faults"},
-	{NULL},
+	{.name = NULL},
 };
 
 const struct driver fault_driver = {

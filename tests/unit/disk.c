@@ -342,7 +342,7 @@ RUN_IN_TASK(test_missing_operations)
 
 static void test_passed_through_task(void *argument)
 {
-	static const struct pr_ops pr = {NULL};
+	static const struct pr_ops pr = {.report = NULL};
 	struct probe probe;
 	struct extent extent = {.kind = EXTENT_DATA, .count = 99};
 	uint64_t bytes;

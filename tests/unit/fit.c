@@ -100,16 +100,18 @@ static void check_request(struct disk *disk, struct probe *probe, struct arena *
 
 	sg_copy_from(&sg, flat);
 	CHECK_OK(disk_write(disk, &sg, 3, 0));
-	CHECK(memcmp(probe->data + (3 << shift), flat, length) == 0);
+	CHECK(memcmp(probe->data + ((size_t)3 << shift), flat, length) == 0);
 	/* A neighbour on either side. */
-	CHECK_EQ(bytes_differ(probe->data, 3 << shift, 0x5a), 3 << shift);
-	CHECK_EQ(bytes_differ(probe->data + (3 << shift) + length, 1 << shift, 0x5a), 1 << shift);
+	CHECK_EQ(bytes_differ(probe->data, (size_t)3 << shift, 0x5a), (size_t)3 << shift);
+	CHECK_EQ(bytes_differ(probe->data + ((size_t)3 << shift) + length, (size_t)1 << shift,
+			      0x5a),
+		 (size_t)1 << shift);
 
 	sg_zero(&sg);
 	CHECK_OK(disk_read(disk, &sg, 3));
 	sg_copy_to(&sg, back);
 	CHECK(memcmp(back, flat, length) == 0);
-	memset(probe->data + (3 << shift), 0x5a, length);
+	memset(probe->data + ((size_t)3 << shift), 0x5a, length);
 }
 
 static void check_limits(const struct limits *limits, uint32_t sector_size, struct arena *arena,
