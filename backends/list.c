@@ -4,9 +4,15 @@
 
 extern const struct driver file_driver, ram_driver, null_driver, fault_driver;
 
+/* clang-format off */
 const struct driver *const drivers[] = {
-	&file_driver, &ram_driver, &null_driver, &fault_driver, NULL,
+	&file_driver,
+	&ram_driver,
+	&null_driver,
+	&fault_driver,
+	NULL,
 };
+/* clang-format on */
 
 const struct driver *driver_find(const char *name)
 {
