@@ -12,6 +12,7 @@
 #include "core/fit.h"
 #include "core/report.h"
 #include "core/task.h"
+#include "core/trace.h"
 #include "core/worker.h"
 
 /* ---- Open and close. ---- */
@@ -224,18 +225,32 @@ static int check_change(const struct disk *disk, unsigned flags, unsigned known_
 	return flags & ~known_flags ? error_of(ERROR_INVALID_INPUT) : 0;
 }
 
+/* Around every request to a driver: it is counted, timed, and can be seen while it lasts. */
+static void request_begin(struct trace *request, struct disk *disk, enum stats_op op,
+			  uint64_t sector, uint64_t count)
+{
+	*request = (struct trace){.disk = disk, .op = op, .sector = sector, .count = count};
+	request->begin_ns = stats_begin(&disk->core.stats, op);
+	trace_push(request);
+}
+
+static int request_end(struct trace *request, struct disk *disk, int error)
+{
+	trace_pop(request);
+	stats_end(&disk->core.stats, request->op, request->begin_ns,
+		  request->count << disk_sector_shift(disk), error);
+	return error;
+}
+
 int disk_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
 	int error = check_transfer(disk, sg, sector);
+	struct trace request;
 
 	if (error || sg->len == 0)
 		return error;
-
-	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_READ);
-
-	error = fit_read(disk, sg, sector);
-	stats_end(&disk->core.stats, STATS_READ, begin_ns, sg->len, error);
-	return error;
+	request_begin(&request, disk, STATS_READ, sector, sg->len >> disk_sector_shift(disk));
+	return request_end(&request, disk, fit_read(disk, sg, sector));
 }
 
 /* What of @flags the driver is given: FUA only if it means something to it. */
@@ -253,36 +268,34 @@ static int flush_for_fua(struct disk *disk, unsigned flags)
 int disk_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
 {
 	int error = check_change(disk, flags, DISK_FUA);
+	struct trace request;
 
 	if (!error)
 		error = check_transfer(disk, sg, sector);
 	if (error || sg->len == 0)
 		return error;
-
-	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_WRITE);
-
+	request_begin(&request, disk, STATS_WRITE, sector, sg->len >> disk_sector_shift(disk));
 	error = fit_write(disk, sg, sector, driver_flags(disk, flags));
-	stats_end(&disk->core.stats, STATS_WRITE, begin_ns, sg->len, error);
+	request_end(&request, disk, error);
 	return error ? error : flush_for_fua(disk, flags);
 }
 
 int disk_flush(struct disk *disk)
 {
+	struct trace request;
+
 	if (disk->geometry.read_only)
 		return 0;
 	if (!disk->driver->flush)
 		return error_of(ERROR_UNSUPPORTED);
-
-	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_FLUSH);
-	int error = disk->driver->flush(disk);
-
-	stats_end(&disk->core.stats, STATS_FLUSH, begin_ns, 0, error);
-	return error;
+	request_begin(&request, disk, STATS_FLUSH, 0, 0);
+	return request_end(&request, disk, disk->driver->flush(disk));
 }
 
 int disk_unmap(struct disk *disk, uint64_t sector, uint64_t count)
 {
 	int error = check_change(disk, 0, 0);
+	struct trace request;
 
 	if (!error)
 		error = check_range(disk, sector, count);
@@ -290,29 +303,22 @@ int disk_unmap(struct disk *disk, uint64_t sector, uint64_t count)
 		return error;
 	if (!disk->driver->unmap)
 		return error_of(ERROR_UNSUPPORTED);
-
-	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_UNMAP);
-
-	error = disk->driver->unmap(disk, sector, count);
-	stats_end(&disk->core.stats, STATS_UNMAP, begin_ns, count << disk_sector_shift(disk),
-		  error);
-	return error;
+	request_begin(&request, disk, STATS_UNMAP, sector, count);
+	return request_end(&request, disk, disk->driver->unmap(disk, sector, count));
 }
 
 int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags)
 {
 	int error = check_change(disk, flags, DISK_FUA | DISK_MAY_UNMAP);
+	struct trace request;
 
 	if (!error)
 		error = check_range(disk, sector, count);
 	if (error || count == 0)
 		return error;
-
-	uint64_t begin_ns = stats_begin(&disk->core.stats, STATS_WRITE_ZEROES);
-
+	request_begin(&request, disk, STATS_WRITE_ZEROES, sector, count);
 	error = fit_write_zeroes(disk, sector, count, driver_flags(disk, flags));
-	stats_end(&disk->core.stats, STATS_WRITE_ZEROES, begin_ns, count << disk_sector_shift(disk),
-		  error);
+	request_end(&request, disk, error);
 	return error ? error : flush_for_fua(disk, flags);
 }
 

@@ -8,7 +8,7 @@
 
 #include "core/util.h"
 
-#define OFFLOAD_THREADS 8
+#define OFFLOAD_THREADS 32
 
 /*
  * Runs @function(@argument) on a thread of the pool and suspends the task until it has returned.

@@ -243,6 +243,27 @@ __attribute__((no_sanitize_address)) static void task_begin(struct task *task)
 	abort();
 }
 
+static void task_live(struct task *task)
+{
+	struct worker *worker = task->worker;
+
+	task->live_next = worker->live;
+	task->live_link = &worker->live;
+	if (task->live_next)
+		task->live_next->live_link = &task->live_next;
+	worker->live = task;
+	atomic_fetch_add_explicit(&worker->task_count, 1, memory_order_relaxed);
+}
+
+static void task_dead(struct task *task)
+{
+	*task->live_link = task->live_next;
+	if (task->live_next)
+		task->live_next->live_link = task->live_link;
+	atomic_fetch_sub_explicit(&task->worker->task_count, 1, memory_order_relaxed);
+	task_put(task);
+}
+
 /* Enters @task; returns when it suspends or ends. Then it may be anywhere but here: it must not be
  * touched if it ended. */
 static void task_enter(struct task *task)
@@ -259,10 +280,8 @@ static void task_enter(struct task *task)
 	}
 	announce_left(task);
 	task->worker->current = outer;
-	if (task->ended) {
-		atomic_fetch_sub_explicit(&task->worker->task_count, 1, memory_order_relaxed);
-		task_put(task);
-	}
+	if (task->ended)
+		task_dead(task);
 }
 
 struct task *task_self(void)
@@ -279,10 +298,11 @@ int task_start(void (*function)(void *argument), void *argument)
 
 	if (!task)
 		return -ENOMEM;
-	atomic_fetch_add_explicit(&worker->task_count, 1, memory_order_relaxed);
+	task_live(task);
 	task->function = function;
 	task->argument = argument;
 	task->user_context = NULL;
+	task->trace = NULL;
 	task->ended = false;
 	task_enter(task);
 	return 0;

@@ -25,9 +25,11 @@ struct task {
 	void (*function)(void *argument);
 	void *argument;
 	void *user_context;
-	sigjmp_buf context; /* of the task, while it does not run */
-	sigjmp_buf caller;  /* of whoever entered it, while it runs */
-	bool begun;	    /* its stack has been entered before */
+	struct trace *trace;		     /* the innermost request to a disk (core/trace.h) */
+	struct task *live_next, **live_link; /* of the worker's tasks that have not ended */
+	sigjmp_buf context;		     /* of the task, while it does not run */
+	sigjmp_buf caller;		     /* of whoever entered it, while it runs */
+	bool begun;			     /* its stack has been entered before */
 	bool ended;
 	void *mapping; /* guard page, stack, this struct */
 	void *stack;
@@ -57,6 +59,7 @@ struct worker {
 	/* Tasks: only this worker's thread touches these. */
 	struct task *current;
 	struct task_queue ready;
+	struct task *live; /* all that have not ended */
 	struct task *idle_stacks;
 	unsigned idle_stack_count;
 	struct buffer_pool buffers;

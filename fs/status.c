@@ -6,9 +6,13 @@
 #include <time.h>
 #include "core/offload.h"
 #include "core/report.h"
+#include "core/trace.h"
 #include "core/worker.h"
 #include "fs/mount.h"
 #include "fs/wire.h"
+
+/* A request that lasts longer is listed by itself. */
+#define SLOW_NS NS_PER_S
 
 struct status_text {
 	struct status_text *next;
@@ -77,6 +81,34 @@ static void report_workers(struct mount *mount, struct report *report)
 	report_list_end(report);
 }
 
+/* Requests that ought to have ended long ago, and the node that each is stuck in. */
+static void report_slow(struct report *report)
+{
+	struct slow_requests *slow = malloc(sizeof(*slow));
+
+	if (!slow || trace_slow_requests(SLOW_NS, slow) < 0) {
+		free(slow);
+		return;
+	}
+	report_list_begin(report, "slow_requests");
+	for (unsigned i = 0; i < slow->count; i++) {
+		const struct slow_request *request = &slow->requests[i];
+
+		report_object_begin(report, NULL);
+		report_string(report, "node", request->node);
+		report_string(report, "operation", stats_op_name(request->op));
+		report_u64(report, "offset", request->offset);
+		report_bytes(report, "length", request->length);
+		report_u64(report, "age_ms", request->age_ns / (NS_PER_S / 1000));
+		report_u64(report, "worker", request->worker);
+		report_object_end(report);
+	}
+	report_list_end(report);
+	report_u64(report, "slow_requests_not_shown", slow->more);
+	report_u64(report, "silent_workers", slow->silent_workers);
+	free(slow);
+}
+
 static void report_mount(struct mount *mount, struct report *report)
 {
 	char started[32], flags[200];
@@ -106,6 +138,7 @@ static char *report_text(struct mount *mount, enum report_format format, size_t 
 		return NULL;
 	report_mount(mount, report);
 	report_workers(mount, report);
+	report_slow(report);
 	report_object_begin(report, "images");
 	for (size_t i = 0; i < mount->image_count; i++) {
 		report_object_begin(report, mount->images[i].name);
