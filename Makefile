@@ -94,13 +94,15 @@ $(TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(ROOMS:%.c=$(B)/%.o)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-# Odd system calls, for the scripts in tests/mount.
-$(B)/tests/fileop: tests/mount/fileop.c $(B)/flags
+# Clients for the scripts in tests/mount: each tests/mount/NAME.c is one.
+CLIENTS := $(patsubst tests/mount/%.c,$(B)/tests/%,$(wildcard tests/mount/*.c))
+
+$(CLIENTS): $(B)/tests/%: tests/mount/%.c $(B)/flags
 	@mkdir -p $(@D)
 	@echo "  CC  $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -luring
 
-tests: $(B)/diskfs $(TESTS) $(B)/tests/fileop
+tests: $(B)/diskfs $(TESTS) $(CLIENTS)
 
 check:
 	@scripts/setup --check-test || scripts/setup --test
