@@ -16,6 +16,9 @@
  * the rest any part may be, to the granularity of the file system. On a crash of the process alone
  * nothing that was acknowledged is lost.
  *
+ * Concurrent requests: writes of whole sectors are whole in the end, but a buffered read that runs while a sector is being
+ * written may see a part of each, as the page cache lets it.
+ *
  * A read that ends early because somebody truncated the file is an I/O error, never zeros.
  */
 #include <errno.h>
@@ -215,7 +218,8 @@ static int file_direct_alignment(struct disk *disk, struct err *err)
 			"direct I/O on '%s' needs sectors of %u bytes: set sector_size = "
 			"%u or direct = no",
 			config->path, offset, offset);
-	disk->geometry.memory_align = (uint32_t)min_u64(memory, 4096);
+	/* The lengths of segments add up to offsets, so they have to satisfy both. */
+	disk->geometry.memory_align = (uint32_t)min_u64(max_u64(memory, offset), 4096);
 	return 0;
 }
 
@@ -225,7 +229,8 @@ static bool file_can(const struct file *file, int mode)
 	return fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)file->size, 1) == 0;
 }
 
-static int file_open(struct disk *disk, struct err *err)
+/* All of it that may wait for the file system; the number of sectors is told by the caller. */
+static int file_open_blocking(struct disk *disk, struct err *err)
 {
 	const struct file_config *config = disk->config;
 	struct file *file = disk->state;
@@ -272,8 +277,32 @@ static int file_open(struct disk *disk, struct err *err)
 		log_warning(disk->name,
 			    "the last %llu bytes of '%s' are no whole sector and cannot be reached",
 			    (unsigned long long)(file->size % config->sector_size), config->path);
-	disk_set_sector_count(disk, file->size / config->sector_size);
 	return 0;
+}
+
+struct file_opening {
+	struct disk *disk;
+	struct err *err;
+	int result;
+};
+
+static void file_open_job(void *argument)
+{
+	struct file_opening *opening = argument;
+
+	opening->result = file_open_blocking(opening->disk, opening->err);
+}
+
+/* On another thread, so that many files are opened at once. */
+static int file_open(struct disk *disk, struct err *err)
+{
+	const struct file *file = disk->state;
+	struct file_opening opening = {.disk = disk, .err = err};
+
+	offload(file_open_job, &opening);
+	if (opening.result == 0)
+		disk_set_sector_count(disk, file->size / disk->geometry.sector_size);
+	return opening.result;
 }
 
 static void file_close(struct disk *disk)

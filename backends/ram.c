@@ -231,7 +231,7 @@ static int write_leaf(const struct visit *visit)
 
 	pthread_rwlock_wrlock(lock);
 	if (!*leaf)
-		*leaf = leaf_new();
+		__atomic_store_n(leaf, leaf_new(), __ATOMIC_RELAXED);
 	if (*leaf) {
 		leaf_mark(ram, *leaf, visit->start / PAGE_SIZE,
 			  (visit->start + visit->length + PAGE_SIZE - 1) / PAGE_SIZE, true);
@@ -290,7 +290,7 @@ static int unmap_leaf(const struct visit *visit)
 		leaf_drop(ram, *leaf, visit->start, visit->start + visit->length);
 		if ((*leaf)->present_count == 0) {
 			leaf_free(*leaf);
-			*leaf = NULL;
+			__atomic_store_n(leaf, NULL, __ATOMIC_RELAXED);
 		}
 	}
 	pthread_rwlock_unlock(lock);
@@ -326,6 +326,12 @@ static int ram_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, 
 static uint64_t leaf_run(struct ram *ram, uint64_t index, uint64_t offset, bool *present)
 {
 	uint64_t page = offset % LEAF_SIZE / PAGE_SIZE, end = page;
+
+	/* Without the lock: most leaves of a large disk are not there, and only what comes and goes meanwhile is missed. */
+	if (!__atomic_load_n(&ram->leaves[index], __ATOMIC_RELAXED)) {
+		*present = false;
+		return (index + 1) * LEAF_SIZE;
+	}
 
 	pthread_rwlock_rdlock(leaf_lock(ram, index));
 

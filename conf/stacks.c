@@ -3,13 +3,18 @@
  * The disks of a loaded configuration: opened bottom-up, closed top-down, printed as trees.
  *
  * config->order has each node after those below it. A node whose disk is not NULL is open, and so
- * is everything below it; opening stops at the first error and closes what was opened.
+ * is everything below it; opening stops after an error and closes what was opened.
  */
 #include <errno.h>
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include "conf/config.h"
 #include "conf/ini.h"
+#include "core/task.h"
+
+/* Disks that are opened at once. */
+#define OPENING_MAX 32
 
 /* ---- Opening and closing ---- */
 
@@ -25,36 +30,120 @@ void config_report(const struct config *config, const char *section, const struc
 		  err->text);
 }
 
-static int open_node(struct config_node *node, unsigned open_flags, struct err *err)
+/* Whether @path, which need not exist, is in @folder, symbolic links resolved. */
+static bool path_is_in(const char *path, const char *folder)
 {
+	size_t length = strlen(folder);
+	char *copy = strdup(path);
+	char *parent = copy ? realpath(dirname(copy), NULL) : NULL;
+	bool inside = parent && strncmp(parent, folder, length) == 0 &&
+		      (parent[length] == '/' || parent[length] == '\0');
+
+	free(parent);
+	free(copy);
+	return inside;
+}
+
+int config_check_paths(const struct config *config, const char *folder, FILE *errors)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < config->node_count; i++) {
+		const struct config_node *node = &config->nodes[i];
+		const struct option *option = node->driver->options;
+
+		for (; option->name; option++) {
+			char *const *path = (char *const *)((char *)node->values + option->offset);
+			struct err err;
+
+			if (option->type != OPTION_PATH || !*path || !path_is_in(*path, folder))
+				continue;
+			err_set_key(&err, option->name,
+				    "'%s' is in the folder that this configuration is mounted on",
+				    *path);
+			config_report(config, node->name, &err, errors);
+			result = -1;
+		}
+	}
+	return result;
+}
+
+/* One node that is being opened. */
+struct opening {
+	struct config_node *node;
+	unsigned open_flags;
+	struct err err;
+};
+
+static int open_node(void *argument)
+{
+	struct opening *opening = argument;
+	struct config_node *node = opening->node;
 	struct disk **below = calloc(node->below_count + 1, sizeof(*below));
 	void *values = node->values;
 
 	if (!below)
-		return err_set(err, "%s", strerror(ENOMEM));
+		return err_set(&opening->err, "%s", strerror(ENOMEM));
 	for (unsigned i = 0; i < node->below_count; i++)
 		below[i] = node->below[i]->disk;
 	if (node->read_only)
-		open_flags |= DISK_OPEN_READ_ONLY;
+		opening->open_flags |= DISK_OPEN_READ_ONLY;
 	node->values = NULL;
-	node->disk = disk_open(node->driver, node->name, values, open_flags, below,
-			       node->below_count, err);
+	node->disk = disk_open(node->driver, node->name, values, opening->open_flags, below,
+			       node->below_count, &opening->err);
 	free(below);
 	return node->disk ? 0 : -1;
 }
 
+/* Opens @count nodes at once, none of which stands on another of them; reports the errors of all. */
+static int open_batch(const struct config *config, struct opening *batch, size_t count,
+		      FILE *errors)
+{
+	struct group group = {0};
+	int result;
+
+	for (size_t i = 0; i < count; i++)
+		group_start(&group, open_node, &batch[i]);
+	result = group_wait(&group);
+	for (size_t i = 0; i < count; i++)
+		if (!batch[i].node->disk)
+			config_report(config, batch[i].node->name, &batch[i].err, errors);
+	return result;
+}
+
+/* Whether every disk below @node is open. */
+static bool is_ready(const struct config_node *node)
+{
+	for (unsigned i = 0; i < node->below_count; i++)
+		if (!node->below[i]->disk)
+			return false;
+	return true;
+}
+
+/* In the order of config->order, as many at once as stand on nothing that is not open yet. */
 int config_open(struct config *config, unsigned open_flags, FILE *errors)
 {
-	for (size_t i = 0; i < config->node_count; i++) {
-		struct err err = {0};
+	struct opening *batch = calloc(OPENING_MAX, sizeof(*batch));
+	size_t next = 0;
+	int result = 0;
 
-		if (open_node(config->order[i], open_flags, &err) < 0) {
-			config_report(config, config->order[i]->name, &err, errors);
-			config_close(config);
-			return -1;
-		}
+	if (!batch) {
+		fprintf(errors, "%s\n", strerror(ENOMEM));
+		return -1;
 	}
-	return 0;
+	while (result == 0 && next < config->node_count) {
+		size_t count = 0;
+
+		while (count < OPENING_MAX && next < config->node_count &&
+		       is_ready(config->order[next]))
+			batch[count++] = (struct opening){.node = config->order[next++],
+							  .open_flags = open_flags};
+		result = open_batch(config, batch, count, errors);
+	}
+	free(batch);
+	if (result < 0)
+		config_close(config);
+	return result;
 }
 
 void config_close(struct config *config)

@@ -6,9 +6,9 @@
  */
 #include "core/offload.h"
 #include <pthread.h>
-#include <signal.h>
 #include "core/lock.h"
 #include "core/task.h"
+#include "core/thread.h"
 
 struct job {
 	void (*function)(void *argument);
@@ -30,7 +30,6 @@ static struct {
 static void *offload_main(void *argument)
 {
 	(void)argument;
-	pthread_setname_np(pthread_self(), "diskfs-offload");
 	pthread_mutex_lock(&pool.mutex);
 	for (;;) {
 		while (!pool.first && !pool.stopping) {
@@ -58,13 +57,8 @@ static void *offload_main(void *argument)
 /* With the mutex held. */
 static void offload_start_thread(void)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	if (pthread_create(&pool.threads[pool.count], NULL, offload_main, NULL) == 0)
+	if (thread_start(&pool.threads[pool.count], "diskfs-offload", offload_main, NULL) == 0)
 		pool.count++;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 void offload(void (*function)(void *argument), void *argument)

@@ -9,7 +9,7 @@
  * critical section. It waits by ring operations (core/ring.h), task locks, groups, timers, and
  * offload() (core/offload.h).
  *
- * Stacks are TASK_STACK_SIZE bytes above a guard page and come from a pool of the worker: starting
+ * Stacks are of 64 KiB above a guard page and come from a pool of the worker: starting
  * a task allocates nothing once the pool is warm. A stack that overflows ends the program by
  * SIGSEGV, it corrupts nothing.
  */

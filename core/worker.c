@@ -11,7 +11,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 #include "core/log.h"
 #include "core/offload.h"
+#include "core/thread.h"
 #include "core/worker_private.h"
 
 #define RING_ENTRIES	 256
@@ -226,11 +226,8 @@ static void *worker_main(void *argument)
 {
 	struct start *start = argument;
 	struct worker *worker = start->worker;
-	char name[16];
 
 	this_worker = worker;
-	snprintf(name, sizeof(name), "diskfs-%u", worker->index);
-	pthread_setname_np(pthread_self(), name);
 	start->result = ring_open(&worker->ring);
 	if (start->result < 0) {
 		sem_post(&start->ready);
@@ -256,7 +253,7 @@ static int worker_start(unsigned index, const char **what)
 {
 	struct start start = {.worker = calloc(1, sizeof(struct worker))};
 	struct worker *worker = start.worker;
-	sigset_t all, old;
+	char name[16];
 	int result;
 
 	*what = "memory";
@@ -273,10 +270,8 @@ static int worker_start(unsigned index, const char **what)
 	}
 	*what = "thread";
 	sem_init(&start.ready, 0, 0);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	result = -pthread_create(&worker->thread, NULL, worker_main, &start);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	snprintf(name, sizeof(name), "diskfs-%u", index);
+	result = -thread_start(&worker->thread, name, worker_main, &start);
 	if (result == 0) {
 		*what = "io_uring";
 		while (sem_wait(&start.ready) < 0)

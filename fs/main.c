@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include "backends/list.h"
@@ -18,6 +19,7 @@
 #include "fs/command_line.h"
 #include "fs/daemon.h"
 #include "fs/mount.h"
+#include "fs/mountpoint.h"
 #include "fs/options.h"
 #include "fs/settings.h"
 
@@ -154,6 +156,12 @@ static void prepare_process(sigset_t *signals)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	/*
+	 * Memory that is needed to write a page back must not wait for pages to be written back, here by way of us: where a
+	 * loop device or a swap file lies on an image that would be a dead-lock. Threads inherit it; it needs
+	 * CAP_SYS_RESOURCE, and without it all goes on as before.
+	 */
+	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
@@ -220,10 +228,10 @@ static int run_with_options(struct settings *settings, struct config *config,
 
 	if (mount_options && settings_resolve(settings, &err) == 0)
 		mountpoint = mountpoint_resolve(line->arguments[1], &err);
-	if (mountpoint)
-		status = run(settings, config, mountpoint, mount_options, line->foreground);
-	else
+	if (!mountpoint)
 		complain(&err);
+	else if (config_check_paths(config, mountpoint, stderr) == 0)
+		status = run(settings, config, mountpoint, mount_options, line->foreground);
 	free(mountpoint);
 	free(mount_options);
 	return status;

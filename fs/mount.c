@@ -289,22 +289,6 @@ static int mount_probe(const struct mount *mount, struct err *err)
 	return 0;
 }
 
-char *mountpoint_resolve(const char *mountpoint, struct err *err)
-{
-	char *resolved = realpath(mountpoint, NULL);
-	struct stat stat;
-
-	if (!resolved || lstat(resolved, &stat) < 0)
-		err_set(err, "cannot mount on '%s': %s%s", mountpoint, strerror(errno),
-			errno == ENOTCONN ? " (a daemon has died here: umount it first)" : "");
-	else if (!S_ISDIR(stat.st_mode))
-		err_set(err, "cannot mount on '%s': it is no folder", mountpoint);
-	else
-		return resolved;
-	free(resolved);
-	return NULL;
-}
-
 static int mount_prepare(struct mount *mount, const char *mountpoint, struct err *err)
 {
 	status_files_init(&mount->status);

@@ -42,10 +42,6 @@ struct mount {
 	_Atomic unsigned closed_channels;
 };
 
-/* The absolute path of a folder to mount on, to be freed; NULL with a sentence in @err if it is
- * none. */
-char *mountpoint_resolve(const char *mountpoint, struct err *err);
-
 /*
  * Mounts the images of @config, whose disks are open, on @mountpoint (resolved), with the FUSE
  * options
