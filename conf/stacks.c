@@ -99,12 +99,12 @@ static int open_node(void *argument)
 static int open_batch(const struct config *config, struct opening *batch, size_t count,
 		      FILE *errors)
 {
-	struct group group = {0};
+	struct task_group group = {0};
 	int result;
 
 	for (size_t i = 0; i < count; i++)
-		group_start(&group, open_node, &batch[i]);
-	result = group_wait(&group);
+		task_group_start(&group, open_node, &batch[i]);
+	result = task_group_wait(&group);
 	for (size_t i = 0; i < count; i++)
 		if (!batch[i].node->disk)
 			config_report(config, batch[i].node->name, &batch[i].err, errors);

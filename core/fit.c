@@ -90,7 +90,7 @@ static int fit_transfer(const struct piece *whole)
 
 	while (!error && done < whole->sg.len) {
 		struct piece pieces[PIECES_MAX];
-		struct group group = {0};
+		struct task_group group = {0};
 
 		for (unsigned i = 0; i < PIECES_MAX && done < whole->sg.len; i++) {
 			size_t length = min_u64(size, whole->sg.len - done);
@@ -99,9 +99,9 @@ static int fit_transfer(const struct piece *whole)
 			pieces[i].sg = sg_slice(&whole->sg, done, length);
 			pieces[i].sector = whole->sector + (done >> disk_sector_shift(disk));
 			done += length;
-			group_start(&group, piece_run, &pieces[i]);
+			task_group_start(&group, piece_run, &pieces[i]);
 		}
-		error = group_wait(&group);
+		error = task_group_wait(&group);
 	}
 	return error;
 }

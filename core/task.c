@@ -382,7 +382,7 @@ void task_yield(void)
 /* ---- Groups. ---- */
 
 struct child {
-	struct group *group;
+	struct task_group *group;
 	int (*function)(void *argument);
 	void *argument;
 	uint64_t rank;
@@ -390,7 +390,7 @@ struct child {
 
 static void child_run(const struct child *child)
 {
-	struct group *group = child->group;
+	struct task_group *group = child->group;
 	int error = child->function(child->argument);
 
 	if (error && (!group->error || child->rank < group->error_rank)) {
@@ -403,7 +403,7 @@ static void child_main(void *argument)
 {
 	/* The original is on the parent's stack, and gone once this task suspends. */
 	const struct child child = *(const struct child *)argument;
-	struct group *group = child.group;
+	struct task_group *group = child.group;
 
 	group->pending++;
 	child_run(&child);
@@ -416,7 +416,7 @@ static void child_main(void *argument)
 	}
 }
 
-void group_start(struct group *group, int (*function)(void *argument), void *argument)
+void task_group_start(struct task_group *group, int (*function)(void *argument), void *argument)
 {
 	struct child child = {group, function, argument, group->started++};
 
@@ -424,7 +424,7 @@ void group_start(struct group *group, int (*function)(void *argument), void *arg
 		child_run(&child);
 }
 
-int group_wait(struct group *group)
+int task_group_wait(struct task_group *group)
 {
 	if (group->pending > 0) {
 		group->waiter = task_self();

@@ -54,7 +54,7 @@ void *task_context(void); /* NULL outside of tasks, too */
 /* ---- Groups: children of one task, on its worker, and the wait for all of them. ---- */
 
 /* On the parent's stack. A zeroed group is ready for use. */
-struct group {
+struct task_group {
 	unsigned pending;
 	int error; /* the error of the first child, in order of start, that failed */
 	uint64_t error_rank;
@@ -64,12 +64,12 @@ struct group {
 
 /*
  * Runs @function(@argument) in a child task. Where no stack can be had it runs it at once in the
- * caller's: slower, never an error. @argument must live until group_wait() returns.
+ * caller's: slower, never an error. @argument must live until task_group_wait() returns.
  */
-void group_start(struct group *group, int (*function)(void *argument), void *argument);
+void task_group_start(struct task_group *group, int (*function)(void *argument), void *argument);
 
 /* Waits for all children. Returns 0, or the error of the first of them, in the order in which they
  * were started. */
-int group_wait(struct group *group);
+int task_group_wait(struct task_group *group);
 
 #endif

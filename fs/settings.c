@@ -5,6 +5,7 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "core/worker.h"
 
 /* More than this many workers by default has not been seen to help. */
 #define WORKERS_DEFAULT_MAX 8
@@ -16,7 +17,7 @@ const struct option settings_options[] = {
 	{.name = "workers",
 	 .type = OPTION_U64,
 	 .offset = offsetof(struct settings, workers),
-	 .max = 64,
+	 .max = WORKERS_MAX,
 	 .fallback = "0",
 	 .help = "Threads that serve requests; 0 takes one for each CPU, at most 8"},
 	{.name = "cache",

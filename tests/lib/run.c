@@ -78,13 +78,13 @@ static void fan_task(void *argument)
 	const struct fan *fan = argument;
 	unsigned workers = workers_count(), started = 0;
 	struct blade *blades = calloc(fan->count, sizeof(*blades));
-	struct group group = {0};
+	struct task_group group = {0};
 
 	for (unsigned i = worker_index(); i < fan->count; i += workers) {
 		blades[started] = (struct blade){.fan = fan, .index = i};
-		group_start(&group, blade_run, &blades[started++]);
+		task_group_start(&group, blade_run, &blades[started++]);
 	}
-	group_wait(&group);
+	task_group_wait(&group);
 	free(blades);
 }
 

@@ -426,7 +426,7 @@ static void test_in_flight_task(void *argument)
 {
 	struct probe probe;
 	struct stats_totals totals;
-	struct group group = {0};
+	struct task_group group = {0};
 
 	(void)argument;
 	probe_init(&probe, 512, COUNT);
@@ -434,13 +434,13 @@ static void test_in_flight_task(void *argument)
 
 	atomic_store(&probe.hold, true);
 	for (unsigned i = 0; i < 5; i++)
-		group_start(&group, held_read, disk);
+		task_group_start(&group, held_read, disk);
 	task_sleep_ns(3 * NS_PER_US * 1000);
 	stats_read(&disk->core.stats, STATS_READ, &totals);
 	CHECK_EQ(totals.in_flight, 5);
 	CHECK_EQ(totals.requests, 0);
 	atomic_store(&probe.hold, false);
-	CHECK_OK(group_wait(&group));
+	CHECK_OK(task_group_wait(&group));
 	check_totals(disk, STATS_READ, 5, 5 * 512, 0);
 	/* All of them took 3 ms and more: 2^21 ns are 2 ms. */
 	stats_read(&disk->core.stats, STATS_READ, &totals);

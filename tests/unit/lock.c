@@ -81,21 +81,21 @@ static void test_mutex_is_fair_task(void *argument)
 {
 	struct queue queue = {.count = 0};
 	struct arrival arrivals[TASKS];
-	struct group group = {0};
+	struct task_group group = {0};
 
 	(void)argument;
 	task_mutex_init(&queue.mutex);
 	task_mutex_lock(&queue.mutex);
 	for (unsigned i = 0; i < TASKS; i++) {
 		arrivals[i] = (struct arrival){&queue, i};
-		group_start(&group, mutex_arrive, &arrivals[i]);
+		task_group_start(&group, mutex_arrive, &arrivals[i]);
 	}
 	task_mutex_unlock(&queue.mutex);
 	/* Handed to the first that waits: who comes now is the last. */
 	task_mutex_lock(&queue.mutex);
 	CHECK_EQ(queue.count, TASKS);
 	task_mutex_unlock(&queue.mutex);
-	group_wait(&group);
+	task_group_wait(&group);
 	for (unsigned i = 0; i < TASKS; i++)
 		CHECK_EQ(queue.order[i], i);
 	task_mutex_destroy(&queue.mutex);
@@ -249,12 +249,12 @@ static void test_ranges_are_fair_task(void *argument)
 		{&lock, {.start = 15, .end = 35, .mode = RANGE_EXCLUSIVE}, false, order, 'F'},
 		{&lock, {.start = 40, .end = 50, .mode = RANGE_EXCLUSIVE}, false, order, 'G'},
 	};
-	struct group group = {0};
+	struct task_group group = {0};
 
 	(void)argument;
 	range_lock_init(&lock);
 	for (size_t i = 0; i < ARRAY_SIZE(wants); i++)
-		group_start(&group, want_run, &wants[i]);
+		task_group_start(&group, want_run, &wants[i]);
 	CHECK_TEXT(order, "adeG");
 	range_lock_release(&lock, &wants[0].range);
 	task_yield();
@@ -268,7 +268,7 @@ static void test_ranges_are_fair_task(void *argument)
 	range_lock_release(&lock, &wants[2].range);
 	task_yield();
 	CHECK_TEXT(order, "adeGBcF");
-	group_wait(&group);
+	task_group_wait(&group);
 	range_lock_release(&lock, &wants[4].range);
 	range_lock_release(&lock, &wants[6].range);
 	range_lock_release(&lock, &wants[5].range);

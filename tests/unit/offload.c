@@ -126,12 +126,12 @@ static int end_later(void *argument)
 static void test_worker_goes_on_task(void *argument)
 {
 	atomic_bool end = false;
-	struct group group = {0};
+	struct task_group group = {0};
 
 	(void)argument;
-	group_start(&group, end_later, &end);
+	task_group_start(&group, end_later, &end);
 	offload(block, &end);
-	group_wait(&group);
+	task_group_wait(&group);
 }
 RUN_IN_TASK(test_worker_goes_on)
 

@@ -32,7 +32,7 @@ static int wait_once(void *argument)
 static void test_wake_task(void *argument)
 {
 	struct waiter_task waiters[WAITERS];
-	struct group group = {0};
+	struct task_group group = {0};
 	struct probe probe;
 	struct err err;
 
@@ -43,14 +43,14 @@ static void test_wake_task(void *argument)
 	CHECK_EQ(disk_wait_resize(disk, 15), 16); /* changed already */
 	for (unsigned i = 0; i < WAITERS; i++) {
 		waiters[i] = (struct waiter_task){.disk = disk, .known = 16};
-		group_start(&group, wait_once, &waiters[i]);
+		task_group_start(&group, wait_once, &waiters[i]);
 	}
 	disk_set_sector_count(disk, 16); /* no change */
 	task_sleep_ns(NS_PER_US);
 	for (unsigned i = 0; i < WAITERS; i++)
 		CHECK_EQ(waiters[i].wakes, 0);
 	disk_set_sector_count(disk, 8);
-	group_wait(&group);
+	task_group_wait(&group);
 	for (unsigned i = 0; i < WAITERS; i++) {
 		CHECK_EQ(waiters[i].wakes, 1);
 		CHECK_EQ(waiters[i].count, 8);
@@ -90,7 +90,7 @@ RUN_IN_TASK(test_range_follows)
 static void test_propagates_task(void *argument)
 {
 	struct waiter_task waiter;
-	struct group group = {0};
+	struct task_group group = {0};
 	struct probe probes[3];
 	struct disk *disks[4] = {NULL};
 	struct err err;
@@ -108,9 +108,9 @@ static void test_propagates_task(void *argument)
 	disks[3] = probe_open(&fixed, 0, disks[0], &err);
 
 	waiter = (struct waiter_task){.disk = disks[2], .known = 16};
-	group_start(&group, wait_once, &waiter);
+	task_group_start(&group, wait_once, &waiter);
 	disk_set_sector_count(disks[0], 24);
-	group_wait(&group);
+	task_group_wait(&group);
 	CHECK_EQ(waiter.count, 24);
 	CHECK_EQ(disk_sector_count(disks[1]), 24);
 	CHECK_EQ(disk_sector_count(disks[2]), 24);
@@ -141,7 +141,7 @@ static void close_disk(void *argument)
 static void test_close_ends_waiters_task(void *argument)
 {
 	struct waiter_task waiters[WAITERS];
-	struct group group = {0};
+	struct task_group group = {0};
 	struct probe probe;
 	struct err err;
 
@@ -151,10 +151,10 @@ static void test_close_ends_waiters_task(void *argument)
 
 	for (unsigned i = 0; i < WAITERS; i++) {
 		waiters[i] = (struct waiter_task){.disk = disk, .known = 16};
-		group_start(&group, wait_once, &waiters[i]);
+		task_group_start(&group, wait_once, &waiters[i]);
 	}
 	CHECK_EQ(task_start(close_disk, disk), 0);
-	group_wait(&group);
+	task_group_wait(&group);
 	for (unsigned i = 0; i < WAITERS; i++) {
 		CHECK_EQ(waiters[i].wakes, 1);
 		CHECK_EQ(waiters[i].count, 16);

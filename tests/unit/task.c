@@ -280,15 +280,15 @@ static int request_part(void *argument)
 static void request(unsigned index, void *argument)
 {
 	void *buffer = buffer_get();
-	struct group group = {0};
+	struct task_group group = {0};
 
 	(void)argument;
 	if (!CHECK(buffer))
 		return;
 	memset((char *)buffer + BUFFER_HEADER, (int)index, 512);
 	for (unsigned i = 0; i < 4; i++)
-		group_start(&group, request_part, NULL);
-	group_wait(&group);
+		task_group_start(&group, request_part, NULL);
+	task_group_wait(&group);
 	buffer_put(buffer);
 }
 
@@ -361,7 +361,7 @@ static void test_group_errors_task(void *argument)
 	(void)argument;
 	for (unsigned failing = 0; failing < 1 << CHILDREN; failing++) {
 		for (unsigned order = 0; order < 25; order++) {
-			struct group group = {0};
+			struct task_group group = {0};
 			struct child children[CHILDREN];
 			unsigned ended = 0;
 			int wanted = 0;
@@ -377,9 +377,9 @@ static void test_group_errors_task(void *argument)
 				};
 				if (fails && !wanted)
 					wanted = children[i].error;
-				group_start(&group, child_run, &children[i]);
+				task_group_start(&group, child_run, &children[i]);
 			}
-			CHECK_EQ(group_wait(&group), wanted);
+			CHECK_EQ(task_group_wait(&group), wanted);
 			CHECK_EQ(ended, CHILDREN);
 		}
 	}
@@ -390,15 +390,15 @@ static int group_of_groups(void *argument)
 {
 	unsigned depth = *(const unsigned *)argument;
 	unsigned below = depth - 1;
-	struct group group = {0};
+	struct task_group group = {0};
 
 	if (depth == 0) {
 		task_sleep_ns(NS_PER_US);
 		return error_io(ENOSPC);
 	}
 	for (unsigned i = 0; i < 4; i++)
-		group_start(&group, group_of_groups, &below);
-	return group_wait(&group);
+		task_group_start(&group, group_of_groups, &below);
+	return task_group_wait(&group);
 }
 
 static void test_group_of_groups_task(void *argument)
@@ -412,11 +412,11 @@ RUN_IN_TASK(test_group_of_groups)
 
 static void test_empty_group_task(void *argument)
 {
-	struct group group = {0};
+	struct task_group group = {0};
 
 	(void)argument;
-	CHECK_EQ(group_wait(&group), 0);
-	CHECK_EQ(group_wait(&group), 0);
+	CHECK_EQ(task_group_wait(&group), 0);
+	CHECK_EQ(task_group_wait(&group), 0);
 }
 RUN_IN_TASK(test_empty_group)
 
