@@ -54,6 +54,23 @@ const struct stack stacks[] = {
 	 .flags = FILE_FLAGS,
 	 .options = {{"direct", "yes"}},
 	 .limits = {{"max_transfer", "20K"}}},
+	{.name = "fault on ram", .driver = "ram", .flags = RAM_FLAGS, .fault = true},
+	{.name = "fault on file",
+	 .driver = "file",
+	 .place = PLACE_MEMORY,
+	 .flags = FILE_FLAGS,
+	 .fault = true},
+	{.name = "fault on ram, split",
+	 .driver = "ram",
+	 .flags = RAM_FLAGS,
+	 .fault = true,
+	 .limits = {{"max_transfer", "8K"}, {"max_segments", "3"}, {"fua", "no"}}},
+	{.name = "fault on file direct",
+	 .driver = "file",
+	 .place = PLACE_DISK,
+	 .flags = FILE_FLAGS,
+	 .options = {{"direct", "yes"}},
+	 .fault = true},
 };
 
 const size_t stacks_count = ARRAY_SIZE(stacks);
@@ -147,9 +164,12 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 		return false;
 	instance->base = base_open(instance, &err);
 	instance->disk = instance->base;
-	if (instance->base && stack->limits[0][0])
+	if (instance->disk && stack->fault)
+		instance->disk = instance->fault =
+			driver_open(driver_find("fault"), NULL, 0, 0, instance->base, &err);
+	if (instance->disk && stack->limits[0][0])
 		instance->disk = driver_open(&limits_driver, stack->limits,
-					     ARRAY_SIZE(stack->limits), 0, instance->base, &err);
+					     ARRAY_SIZE(stack->limits), 0, instance->disk, &err);
 	if (instance->disk)
 		return true;
 	CHECK_TEXT(err.text, "");
@@ -159,10 +179,11 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 
 void instance_close(struct instance *instance)
 {
-	if (instance->disk != instance->base)
+	if (instance->disk != instance->base && instance->disk != instance->fault)
 		disk_close(instance->disk);
+	disk_close(instance->fault);
 	disk_close(instance->base);
-	instance->base = instance->disk = NULL;
+	instance->base = instance->fault = instance->disk = NULL;
 }
 
 void instance_remove(struct instance *instance)

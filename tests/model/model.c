@@ -12,7 +12,12 @@
  *
  * Overlapping: nothing is claimed. Every write fills each of its sectors with one value; a sector
  * must in the end have one value throughout, one that somebody wrote to that sector.
+ *
+ * Faulty: as exact, but some requests fail, by the rules of a `fault` in the stack. An operation
+ * fails only with an error that was injected for what it does; the sectors of a failed write are
+ * old or new, each as a whole; nothing else has changed.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,6 +43,10 @@
 
 static uint64_t seed, ops = OPS_DEFAULT;
 
+enum mode { EXACT, OVERLAPPING, FAULTY, MODES };
+
+static const char *const mode_names[MODES] = {"exact", "overlapping", "faulty"};
+
 struct claim {
 	uint64_t start, end;
 	bool by_bytes;
@@ -47,13 +56,15 @@ struct claim {
 struct world {
 	const struct stack *stack;
 	uint32_t sector_size;
-	bool overlapping;
+	enum mode mode;
 	char name[120];
 	struct instance instance;
 	bool is_open;
 	atomic_bool stop; /* something has failed: more of it tells nothing */
 
-	/* Exact: what is on the disk, and which ranges are somebody's. */
+	atomic_uint faults; /* how many operations have failed, as they should */
+
+	/* Exact, faulty: what is on the disk, and which ranges are somebody's. */
 	char *model;
 	pthread_mutex_t mutex;
 	struct claim claims[TASKS];
@@ -215,14 +226,17 @@ static int op_run(struct world *world, struct random *random, const struct op *o
 }
 
 /* After a failed check: says what was done, and ends the run. */
-static void op_failed(struct world *world, const struct op *op)
+static void op_failed(struct world *world, const struct op *op, int error)
 {
-	fprintf(stderr, "\t%s of %llu bytes from byte %llu\n", kind_names[op->kind],
-		(unsigned long long)op->length, (unsigned long long)op->offset);
+	char text[80];
+
+	fprintf(stderr, "\t%s of %llu bytes from byte %llu: %s\n", kind_names[op->kind],
+		(unsigned long long)op->length, (unsigned long long)op->offset,
+		error ? error_describe(text, error) : "no error");
 	atomic_store(&world->stop, true);
 }
 
-/* ---- Exact. ---- */
+/* ---- Claims. ---- */
 
 /*
  * Two operations by bytes may have a sector in common. One by sectors may not share any: it does
@@ -250,24 +264,107 @@ static bool claim(struct world *world, unsigned index, const struct op *op)
 	return free;
 }
 
+/* ---- Faulty. ---- */
+
+/* The errors are told apart by the request that they are injected into. */
+static const char fault_rules[] =
+	"read error=medium-read chance=2, write error=ENOSPC chance=2, write tear chance=2, "
+	"write tear=512 chance=1, flush error=ETIMEDOUT chance=10, unmap error=aborted chance=5, "
+	"unmap tear chance=5, zeroes error=conflict chance=5, zeroes tear=4K chance=5, "
+	"write delay=10us chance=5, read+zeroes+unmap delay=1us chance=5";
+
+#define BIT(op) (1U << STATS_##op)
+
+/* The requests that an operation may be made of. One by bytes also reads and writes what is around
+ * it in its sectors. */
+static const unsigned requests_of[KINDS] = {
+	[READ] = BIT(READ),
+	[WRITE] = BIT(WRITE),
+	[WRITE_FUA] = BIT(WRITE) | BIT(FLUSH),
+	[ZERO] = BIT(WRITE_ZEROES) | BIT(WRITE),
+	[ZERO_UNMAP] = BIT(WRITE_ZEROES) | BIT(UNMAP) | BIT(WRITE),
+	[UNMAP] = BIT(UNMAP),
+	[FLUSH] = BIT(FLUSH),
+	[READ_BYTES] = BIT(READ),
+	[WRITE_BYTES] = BIT(READ) | BIT(WRITE),
+	[ZERO_BYTES] = BIT(WRITE_ZEROES) | BIT(UNMAP) | BIT(READ) | BIT(WRITE),
+};
+
+static bool is_injected(enum kind kind, int error)
+{
+	const struct {
+		enum stats_op op;
+		int error;
+	} injected[] = {
+		{STATS_READ, error_medium(EIO, MEDIUM_UNRECOVERED_READ)},
+		{STATS_WRITE, error_io(ENOSPC)},
+		{STATS_WRITE, error_io(EIO)},
+		{STATS_FLUSH, error_io(ETIMEDOUT)},
+		{STATS_UNMAP, error_of(ERROR_ABORTED)},
+		{STATS_UNMAP, error_io(EIO)},
+		{STATS_WRITE_ZEROES, error_of(ERROR_RESERVATION_CONFLICT)},
+		{STATS_WRITE_ZEROES, error_io(EIO)},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(injected); i++)
+		if ((requests_of[kind] >> injected[i].op & 1) && injected[i].error == error)
+			return true;
+	return false;
+}
+
+/*
+ * After a failed change to @data: every sector of it is old or new, and the model follows. Only the
+ * bytes of the operation are looked at: the others in its sectors may be somebody else's.
+ */
+static bool follow_failed(struct world *world, const struct op *op, const char *data)
+{
+	char *now = malloc(op->length), *model = world->model + op->offset;
+	bool held = true;
+	int error;
+
+	do
+		error = disk_read_bytes(world->instance.disk, now, op->length, op->offset);
+	while (error && is_injected(READ, error));
+	held &= CHECK_OK(error);
+	for (uint64_t at = 0; held && at < op->length;) {
+		uint64_t to_sector = world->sector_size - (op->offset + at) % world->sector_size;
+		size_t part = min_u64(to_sector, op->length - at);
+
+		held = CHECK(memcmp(now + at, model + at, part) == 0 ||
+			     memcmp(now + at, data + at, part) == 0);
+		at += part;
+	}
+	memcpy(model, now, op->length);
+	free(now);
+	return held;
+}
+
+/* ---- Exact and faulty. ---- */
+
 /* Does one claimed operation, and compares or follows with the model. */
 static void exact_op(struct world *world, struct random *random, const struct op *op, char *data)
 {
 	bool drops = world->stack->flags & STACK_DROPS_WRITES;
 	char *model = world->model + op->offset;
 	bool held;
+	int error;
 
 	if (is_write(op))
 		pattern_fill(data, op->length, random_next(random));
-	held = CHECK_OK(op_run(world, random, op, data));
-	if (is_read(op))
+	error = op_run(world, random, op, data);
+	held = CHECK(!error || (world->mode == FAULTY && is_injected(op->kind, error)));
+	if (error)
+		atomic_fetch_add(&world->faults, 1);
+	if (is_zero(op))
+		memset(data, 0, op->length);
+	if (!error && is_read(op))
 		held &= CHECK(memcmp(data, model, op->length) == 0);
-	else if (is_write(op) && !drops)
+	else if (!error && !drops && (is_write(op) || is_zero(op)))
 		memcpy(model, data, op->length);
-	else if (is_zero(op) && !drops)
-		memset(model, 0, op->length);
+	else if (held && error && (is_write(op) || is_zero(op)))
+		held = follow_failed(world, op, data);
 	if (!held)
-		op_failed(world, op);
+		op_failed(world, op, error);
 }
 
 static void exact_task(unsigned index, void *argument)
@@ -288,6 +385,14 @@ static void exact_task(unsigned index, void *argument)
 	free(data);
 }
 
+static void rules_set(struct world *world, const char *rules)
+{
+	struct err err = {.text = ""};
+
+	CHECK_EQ(disk_set_option(world->instance.fault, "rules", rules, &err), 0);
+	CHECK_TEXT(err.text, "");
+}
+
 static void exact_end(void *argument)
 {
 	struct world *world = argument;
@@ -296,6 +401,11 @@ static void exact_end(void *argument)
 	struct iovec iov;
 	struct sg sg = sg_of(&iov, data, size);
 
+	if (world->mode == FAULTY) {
+		/* It really injects: much fewer than one in fifty would be another test. */
+		CHECK(atomic_load(&world->stop) || atomic_load(&world->faults) >= ops / 50);
+		rules_set(world, "");
+	}
 	CHECK_OK(disk_read(world->instance.disk, &sg, 0));
 	CHECK(memcmp(data, world->model, size) == 0);
 	free(data);
@@ -339,16 +449,18 @@ static void overlapping_task(unsigned index, void *argument)
 		struct op op = op_random(world, &random, READ_BYTES);
 		unsigned value = 1 + (unsigned)random_below(&random, VALUES - 1);
 		bool held;
+		int error;
 
 		if (is_write(&op)) {
 			memset(data, (int)value, op.length);
 			note_candidates(world, &op, value);
 		}
-		held = CHECK_OK(op_run(world, &random, &op, data));
+		error = op_run(world, &random, &op, data);
+		held = CHECK_OK(error);
 		if (op.kind == READ && whole_reads)
 			held &= check_candidates(world, &op, data);
 		if (!held)
-			op_failed(world, &op);
+			op_failed(world, &op, error);
 	}
 	free(data);
 }
@@ -375,7 +487,9 @@ static void world_open(void *argument)
 	world->is_open = instance_open(&world->instance, world->stack, world->sector_size, SIZE);
 	if (!world->is_open)
 		return;
-	if (world->overlapping) {
+	if (world->mode == FAULTY)
+		rules_set(world, fault_rules);
+	if (world->mode == OVERLAPPING) {
 		uint64_t count = disk_sector_count(world->instance.disk);
 
 		world->candidates = calloc(count, sizeof(*world->candidates));
@@ -409,9 +523,9 @@ static void world_run(void **state)
 	}
 	run_task(world_open, world);
 	check_context("SEED=%llu, %s", (unsigned long long)seed, world->name);
-	run_tasks(TASKS, world->overlapping ? overlapping_task : exact_task, world);
+	run_tasks(TASKS, world->mode == OVERLAPPING ? overlapping_task : exact_task, world);
 	check_context("SEED=%llu, %s, at the end", (unsigned long long)seed, world->name);
-	run_task(world->overlapping ? overlapping_end : exact_end, world);
+	run_task(world->mode == OVERLAPPING ? overlapping_end : exact_end, world);
 }
 
 static int world_teardown(void **state)
@@ -438,9 +552,17 @@ static void settings_read(void)
 	print_message("SEED=%llu OPS=%llu\n", (unsigned long long)seed, (unsigned long long)ops);
 }
 
+/* Whether a stack can be asked what a mode asks. */
+static bool is_for(const struct stack *stack, enum mode mode)
+{
+	if (mode == FAULTY)
+		return stack->fault;
+	return mode == EXACT || !(stack->flags & (STACK_READ_ONLY | STACK_DROPS_WRITES));
+}
+
 int main(void)
 {
-	size_t max = stacks_count * 4, used = 0;
+	size_t max = stacks_count * 2 * MODES, used = 0;
 	struct world *worlds = calloc(max, sizeof(*worlds));
 	struct CMUnitTest *tests = calloc(max, sizeof(*tests));
 	int failed;
@@ -452,14 +574,13 @@ int main(void)
 	for (size_t i = 0; i < max; i++) {
 		struct world *world = &worlds[used];
 
-		world->stack = &stacks[i / 4];
+		world->stack = &stacks[i / (2 * MODES)];
 		world->sector_size = i % 2 ? 4096 : 512;
-		world->overlapping = i % 4 >= 2;
-		if (world->overlapping &&
-		    (world->stack->flags & (STACK_READ_ONLY | STACK_DROPS_WRITES)))
+		world->mode = (enum mode)(i / 2 % MODES);
+		if (!is_for(world->stack, world->mode))
 			continue;
 		snprintf(world->name, sizeof(world->name), "%s, %u, %s", world->stack->name,
-			 world->sector_size, world->overlapping ? "overlapping" : "exact");
+			 world->sector_size, mode_names[world->mode]);
 		tests[used++] = (struct CMUnitTest){.name = world->name,
 						    .test_func = world_run,
 						    .teardown_func = world_teardown,
