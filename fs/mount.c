@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Start: images, session, the kernel's mount, a channel on each worker, and then a look at the
- * mount from this thread, so that the caller knows that it answers. End: by umount, when every
- * channel has been told by the kernel; or by a signal: then dirty pages are written back and the
- * mount is detached, and what is still open is served until no request has come for a moment.
+ * The start of a mount: images, session, the kernel's mount, a channel on each worker, and then a
+ * look at the mount from this thread, so that the caller knows that it answers. The end is in end.c.
  *
  * Nothing on a worker ever touches the mount itself; this thread, which is no worker, may.
  */
@@ -12,24 +10,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 #include "core/log.h"
 #include "fs/ops.h"
 #include "fs/wire.h"
-
-/* How long requests that are under way may take to end, and clients to go, once the mount is to
- * end. */
-#define DRAIN_SECONDS 30
-#define QUIET_MS      200
 
 /* ---- Images. ---- */
 
@@ -221,6 +211,11 @@ static void each_channel(struct mount *mount, void (*function)(void *argument))
 			    &(struct channel_call){.mount = mount, .index = i});
 }
 
+void mount_stop_channels(struct mount *mount)
+{
+	each_channel(mount, stop_channel);
+}
+
 void mount_closed(struct mount *mount, int errnum)
 {
 	uint64_t one = 1;
@@ -233,27 +228,9 @@ void mount_closed(struct mount *mount, int errnum)
 		;
 }
 
-static unsigned requests_in_flight(const struct mount *mount)
-{
-	unsigned sum = 0;
-
-	for (unsigned i = 0; i < workers_count(); i++)
-		sum += atomic_load(&mount->channels[i].in_flight);
-	return sum;
-}
-
-static uint64_t requests_served(const struct mount *mount)
-{
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < workers_count(); i++)
-		sum += atomic_load(&mount->channels[i].requests);
-	return sum;
-}
-
 /* ---- Start. ---- */
 
-static void mount_free(struct mount *mount)
+void mount_free(struct mount *mount)
 {
 	if (mount->session) {
 		fuse_session_unmount(mount->session);
@@ -345,102 +322,9 @@ struct mount *mount_start(const struct settings *settings, struct config *config
 	}
 	each_channel(mount, start_channel);
 	if (mount_probe(mount, err) < 0) {
-		each_channel(mount, stop_channel);
+		mount_stop_channels(mount);
 		mount_free(mount);
 		return NULL;
 	}
 	return mount;
-}
-
-/* ---- End. ---- */
-
-/* Waits for the kernel's end of the mount, at most @timeout_ms (-1: for ever), or a signal. True:
- * it has ended. */
-static bool wait_closed(struct mount *mount, int signal_fd, int timeout_ms, bool *signalled)
-{
-	struct pollfd fds[] = {
-		{.fd = mount->event_fd, .events = POLLIN},
-		{.fd = signal_fd, .events = POLLIN},
-	};
-	int count;
-
-	do
-		count = poll(fds, 2, timeout_ms);
-	while (count < 0 && errno == EINTR);
-	*signalled = count > 0 && fds[1].revents;
-	if (*signalled) {
-		struct signalfd_siginfo info;
-
-		if (read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-			log_info(NULL, "ending by signal %u", info.ssi_signo);
-	}
-	return count > 0 && fds[0].revents;
-}
-
-/* The kernel's dirty pages come to the workers as writes; their errors have reached those who will
- * ask by fsync. */
-static void write_back(const struct mount *mount)
-{
-	int fd = open(mount->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	if (syncfs(fd) < 0)
-		log_error(NULL, "cannot write back the page cache: %s", strerror(errno));
-	close(fd);
-}
-
-/* Detaches the mount and serves those who still have files open, until they pause; a second signal
- * ends the patience. */
-static void detach(struct mount *mount, int signal_fd)
-{
-	bool signalled = false;
-	uint64_t served, before;
-	uint64_t deadline = now_ns() + DRAIN_SECONDS * NS_PER_S;
-
-	write_back(mount);
-	fuse_session_unmount(mount->session);
-	served = requests_served(mount);
-	do {
-		before = served;
-		if (wait_closed(mount, signal_fd, QUIET_MS, &signalled))
-			return;
-		served = requests_served(mount);
-	} while (!signalled && now_ns() < deadline &&
-		 (served != before || requests_in_flight(mount) > 0));
-}
-
-/* True once no request is under way. */
-static bool drain(struct mount *mount)
-{
-	uint64_t deadline = now_ns() + DRAIN_SECONDS * NS_PER_S;
-
-	while (requests_in_flight(mount) > 0) {
-		if (now_ns() > deadline) {
-			log_error(NULL,
-				  "%u requests have not ended in %u seconds: giving up on them",
-				  requests_in_flight(mount), DRAIN_SECONDS);
-			return false;
-		}
-		usleep(1000);
-	}
-	return true;
-}
-
-bool mount_run(struct mount *mount, const sigset_t *signals)
-{
-	int signal_fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	bool signalled;
-
-	if (!wait_closed(mount, signal_fd, -1, &signalled))
-		detach(mount, signal_fd);
-	each_channel(mount, stop_channel);
-	if (signal_fd >= 0)
-		close(signal_fd);
-
-	bool drained = drain(mount);
-
-	if (drained)
-		mount_free(mount);
-	return drained;
 }

@@ -9,6 +9,7 @@
 #define FS_MOUNT_H
 
 #include <pthread.h>
+#include <signal.h>
 #include "conf/config.h"
 #include "fs/channel.h"
 #include "fs/image.h"
@@ -52,11 +53,15 @@ struct mount *mount_start(const struct settings *settings, struct config *config
 			  const char *mountpoint, const char *options, struct err *err);
 
 /*
- * Serves until the mount is ended from outside or a signal of @signals arrives (which are blocked),
- * ends it, and frees
- * @mount. Returns false where requests had to be abandoned. Not on a worker.
+ * Serves until the mount is ended from outside or a signal of @signals arrives (which are blocked), ends it, and frees
+ * @mount. Returns false where requests had to be abandoned: then nothing was freed, and the process can only exit, which
+ * aborts them. Not on a worker. (end.c)
  */
 bool mount_run(struct mount *mount, const sigset_t *signals);
+
+/* Parts of mount_run(): lets all workers stop serving; releases everything. */
+void mount_stop_channels(struct mount *mount);
+void mount_free(struct mount *mount);
 
 /* The image with this node id, or with this name; NULL. Any thread. */
 struct image *image_find(const struct mount *mount, uint64_t node_id);
