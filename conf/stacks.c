@@ -53,7 +53,7 @@ int config_check_paths(const struct config *config, const char *folder, FILE *er
 		const struct option *option = node->driver->options;
 
 		for (; option->name; option++) {
-			char *const *path = (char *const *)((char *)node->values + option->offset);
+			char *const *path = (void *)((char *)node->values + option->offset);
 			struct err err;
 
 			if (option->type != OPTION_PATH || !*path || !path_is_in(*path, folder))
