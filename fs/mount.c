@@ -93,6 +93,9 @@ static int images_make(struct mount *mount, struct err *err)
 /* ---- The session. ---- */
 
 static void session_log(enum fuse_log_level level, const char *format, va_list arguments)
+	__attribute__((format(printf, 2, 0)));
+
+static void session_log(enum fuse_log_level level, const char *format, va_list arguments)
 {
 	char text[400];
 
