@@ -56,7 +56,7 @@ const struct option settings_options[] = {
 	 .choices = log_choices,
 	 .fallback = "info",
 	 .help = "The least important messages that are logged"},
-	{NULL},
+	{.name = NULL},
 };
 
 /* A decimal id, or -1. */
