@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct word {
@@ -302,6 +304,58 @@ static void op_map_private(struct op *op, char **argv)
 	map(op, argv, MAP_PRIVATE);
 }
 
+/*
+ * argv[0] reads or writes at once, one behind the other from the beginning of the file, of argv[1]
+ * bytes, by the system's asynchronous I/O. Prints how many were complete.
+ */
+static void transfer_at_once(struct op *op, char **argv, uint16_t opcode, int value)
+{
+	enum { MAX = 256 };
+	static struct iocb iocbs[MAX], *list[MAX];
+	static struct io_event events[MAX];
+	size_t size = length(argv[1]);
+	long count = (long)number(argv[0]), done = 0, complete = 0;
+	aio_context_t context = 0;
+
+	if (count > MAX || syscall(SYS_io_setup, MAX, &context) < 0)
+		die(2, "no asynchronous I/O for %ld at once", count);
+	for (long i = 0; i < count; i++) {
+		char *data = buffer(op, size);
+
+		memset(data, value, size);
+		iocbs[i] = (struct iocb){.aio_fildes = (uint32_t)op->fd,
+					 .aio_lio_opcode = opcode,
+					 .aio_buf = (uintptr_t)data,
+					 .aio_nbytes = size,
+					 .aio_offset = i * (long)size};
+		list[i] = &iocbs[i];
+	}
+	while (done < count) {
+		long got = syscall(SYS_io_submit, context, count - done, list + done);
+
+		if (got <= 0)
+			die(2, "io_submit: %s", strerror(errno));
+		done += got;
+	}
+	done = syscall(SYS_io_getevents, context, count, count, events, NULL);
+	for (long i = 0; i < done; i++)
+		complete += events[i].res == (long long)size;
+	for (long i = 0; i < count; i++)
+		buffer_free(op, (char *)(uintptr_t)iocbs[i].aio_buf);
+	syscall(SYS_io_destroy, context);
+	result(complete);
+}
+
+static void op_aio_read(struct op *op, char **argv)
+{
+	transfer_at_once(op, argv, IOCB_CMD_PREAD, 0);
+}
+
+static void op_aio_write(struct op *op, char **argv)
+{
+	transfer_at_once(op, argv, IOCB_CMD_PWRITE, (int)number(argv[2]));
+}
+
 static void op_flock(struct op *op, char **argv)
 {
 	result(flock(op->fd, (*argv[0] == 'e' ? LOCK_EX : LOCK_SH) | LOCK_NB));
@@ -356,6 +410,8 @@ static const struct command {
 	{"setdirect", 0, op_setdirect, ": F_SETFL with O_DIRECT"},
 	{"map_shared", 4, op_map_shared, "OFFSET LENGTH OLD-BYTE NEW-BYTE"},
 	{"map_private", 4, op_map_private, "OFFSET LENGTH OLD-BYTE NEW-BYTE"},
+	{"aio_read", 2, op_aio_read, "COUNT LENGTH: COUNT at once"},
+	{"aio_write", 3, op_aio_write, "COUNT LENGTH BYTE: COUNT at once"},
 	{"flock", 1, op_flock, "sh|ex"},
 	{"ofd", 2, op_ofd, "sh|ex OFFSET"},
 	{"hold", 0, op_hold, ": until standard input ends"},
