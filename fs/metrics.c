@@ -55,6 +55,8 @@ static void sample_latency(FILE *out, const char *name, const char *labels,
 {
 	uint64_t below = 0;
 
+	if (totals->requests == 0) /* a folder may have a thousand disks that do nothing */
+		return;
 	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
 		below += totals->latency[b];
 		if (b + 1 >= BUCKET_FIRST && (b + 1 - BUCKET_FIRST) % BUCKET_STEP == 0 &&
