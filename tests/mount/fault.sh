@@ -44,20 +44,6 @@ rules() {
 	setfattr -n user.diskfs.bad.rules -v "$1" "$mnt/bad.img"
 }
 
-# in_flight DISK OPERATION: of the fault on it
-in_flight() {
-	python3 - "$mnt/.status.json" "$@" <<'PY'
-import json, sys
-status = json.load(open(sys.argv[1]))
-operations = status["images"][sys.argv[2] + ".img"]["operations"]
-print(operations.get(sys.argv[3], {"in_flight": 0})["in_flight"])
-PY
-}
-
-has_in_flight() {
-	[ "$(in_flight "$1" "$2")" = "$3" ]
-}
-
 # Never leaves anybody hanging behind it.
 release() {
 	rules ""
@@ -212,8 +198,8 @@ deep() {
 			--bs=4k --ioengine=io_uring --iodepth=32 --direct=1 --number_ios=64 \
 			--fallocate=none --invalidate=0 --output-format=terse >"$work/fio" 2>&1 &
 		fio=$!
-		wait_for 20 has_in_flight bad "$operation" 32 ||
-			not_ok "$operation: $(in_flight bad "$operation") of 32 in flight"
+		wait_for 20 has_in_flight bad.img "$operation" 32 ||
+			not_ok "$operation: $(in_flight bad.img "$operation") of 32 in flight"
 		release $fio || not_ok "fio failed: $(cat "$work/fio")"
 	done
 }
@@ -228,8 +214,8 @@ deep_later() {
 		fileop "$mnt/bad.img" setdirect "aio_$operation" 32 4096 \
 			$([ $operation = read ] || echo 1) >"$work/aio" 2>&1 &
 		client=$!
-		wait_for 20 has_in_flight bad "$operation" 32 ||
-			not_ok "$operation: $(in_flight bad "$operation") of 32 in flight"
+		wait_for 20 has_in_flight bad.img "$operation" 32 ||
+			not_ok "$operation: $(in_flight bad.img "$operation") of 32 in flight"
 		release $client
 		check_output "0
 32" cat "$work/aio"
@@ -247,7 +233,7 @@ stuck_disk() {
 	check rules "any hang"
 	dd if="$mnt/bad.img" of=/dev/null bs=4k count=1 iflag=direct 2>"$work/dd" &
 	stuck=$!
-	wait_for 20 has_in_flight bad read 1 || not_ok "the read has not come"
+	wait_for 20 has_in_flight bad.img read 1 || not_ok "the read has not come"
 	check timeout 20 dd if=/dev/zero of="$mnt/good.img" bs=64k count=128 conv=notrunc,fsync
 	check timeout 20 dd if="$mnt/other.img" of=/dev/null bs=64k
 	check timeout 20 ls -l "$mnt"

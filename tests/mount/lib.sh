@@ -298,6 +298,27 @@ unmount_disks() {
 	sanitizer_check
 }
 
+# kill -9 of the daemon: the mount stays, dead.
+kill_disks() {
+	kill -KILL "$daemon_pid"
+	wait "$daemon_pid" 2>/dev/null
+	daemon_pid=
+}
+
+# in_flight IMAGE read|write|...: how many requests are under way at the top of its stack.
+in_flight() {
+	python3 - "$mnt/.status.json" "$@" <<'PY'
+import json, sys
+operations = json.load(open(sys.argv[1]))["images"][sys.argv[2]]["operations"]
+print(operations.get(sys.argv[3], {"in_flight": 0})["in_flight"])
+PY
+}
+
+# has_in_flight IMAGE OPERATION COUNT
+has_in_flight() {
+	[ "$(in_flight "$1" "$2")" = "$3" ]
+}
+
 # Ends the mount as a case of its own.
 end_disks() {
 	test_case "diskfs ends with status 0${1:+ on SIG$1}" unmount_disks "$@"
