@@ -125,6 +125,7 @@ bench:
 	@scripts/setup --check-bench || scripts/setup --bench
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(B) scripts/bench
+	@BUILD=$(B) scripts/bench --scale
 
 install: all
 	install -D -m 755 $(B)/diskfs $(DESTDIR)$(PREFIX)/bin/diskfs
