@@ -326,6 +326,18 @@ static int file_failed(struct disk *disk, const char *what, uint64_t offset, ssi
 	return error_io((int)-result);
 }
 
+/* The file ends where it did not: a hole there would be a lie. */
+static int file_truncated(struct disk *disk, uint64_t offset)
+{
+	const struct file_config *config = disk->config;
+	struct file *file = disk->state;
+
+	log_limited(&file->log_limit, LOG_LEVEL_ERROR, disk->name,
+		    "'%s' has been truncated: it ends before byte %llu, and what was there is lost",
+		    config->path, (unsigned long long)offset);
+	return error_io(EIO);
+}
+
 /* What a call that will not wait gave: a count, or a negative errno; -EAGAIN: the ring has to do
  * it. */
 static ssize_t file_read_now(struct file *file, const struct iovec *iov, unsigned count,
@@ -376,8 +388,8 @@ static int file_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 
 		if (result == -EAGAIN || result == -EINTR)
 			result = ring_readv(file->fd, iov, count, offset, 0);
-		if (result == 0) /* the file has shrunk under us */
-			result = -EIO;
+		if (result == 0)
+			return file_truncated(disk, offset);
 		if (result < 0)
 			return file_failed(disk, "read", offset, result);
 		rest = sg_slice(&rest, (size_t)result, rest.len - (size_t)result);
@@ -500,7 +512,7 @@ static int file_extent(struct disk *disk, uint64_t sector, uint64_t count, struc
 	if (query.data == -ENXIO) { /* no more data */
 		/* What somebody has cut off is no hole: a copy would take it for zeros. */
 		if (query.stat_errno || query.stat.st_size < (off_t)(offset + (1ULL << shift)))
-			return file_failed(disk, "extent", offset, -EIO);
+			return file_truncated(disk, offset);
 		end = ((uint64_t)query.stat.st_size - offset) >> shift;
 		*extent = (struct extent){.kind = EXTENT_HOLE, .count = min_u64(end, count)};
 		return 0;
