@@ -221,11 +221,13 @@ void mount_stop_channels(struct mount *mount)
 
 void mount_closed(struct mount *mount, int errnum)
 {
+	unsigned before = atomic_fetch_add(&mount->closed_channels, 1);
 	uint64_t one = 1;
 
-	if (errnum != ENODEV)
-		log_error(NULL, "the kernel has ended the connection: %s", strerror(errnum));
-	if (atomic_fetch_add(&mount->closed_channels, 1) + 1 < workers_count())
+	if (errnum != ENODEV && before == 0)
+		log_error(NULL, "the connection to the kernel has ended: %s",
+			  errnum == ECONNABORTED ? "somebody has aborted it" : strerror(errnum));
+	if (before + 1 < workers_count())
 		return;
 	while (write(mount->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;

@@ -147,6 +147,8 @@ static void complete_init(struct request *request, struct fuse_init_out *out)
 		out->flags |= WIRE_INIT_EXT;
 		out->flags2 |= in->flags2 & (uint32_t)(wanted >> 32);
 	}
+	/* An abort of the connection is told apart from an unmount. */
+	out->flags |= in->flags & FUSE_ABORT_ERROR;
 	init->minor = in->minor;
 	init->flags = out->flags | (uint64_t)out->flags2 << 32;
 	init->max_write = out->max_write;
