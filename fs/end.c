@@ -20,6 +20,7 @@
 
 #define PATIENCE_S 30
 #define QUIET_MS   200
+#define MOMENT_MS  1000
 
 struct ending {
 	struct mount *mount;
@@ -132,11 +133,14 @@ static void serve_the_rest(struct ending *ending)
 	} while (!is_over(ending) && (served != before || requests_in_flight(ending->mount) > 0));
 }
 
-/* True once no request is under way. */
+/* True once no request is under way. No new ones come: those that are not stuck end in a moment,
+ * which they get even when the patience is over. */
 static bool drain(struct ending *ending)
 {
+	uint64_t moment_ns = now_ns() + MOMENT_MS * 1000 * NS_PER_US;
+
 	while (requests_in_flight(ending->mount) > 0) {
-		if (is_over(ending))
+		if (is_over(ending) && now_ns() > moment_ns)
 			return false;
 		wait_closed(ending, 1);
 		usleep(1000); /* the mount may have ended, and then the wait is none */
