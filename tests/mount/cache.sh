@@ -116,6 +116,111 @@ same" fileop "$1" map_private 4096 1M 33 44 all 4096 1M 33
 0" fileop "$1" pwrite 4096 8192 34 map_shared 4096 8192 34 35
 }
 
+# Maps that live on while others read and write the file: shared ones are the file.
+living_maps() {
+	check python3 - "$1" <<'PY'
+import mmap, os, sys
+
+AT, SIZE = 1 << 20, 1 << 18
+file, other = (os.open(sys.argv[1], os.O_RDWR) for i in range(2))
+direct = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
+memory = mmap.mmap(-1, SIZE)
+
+def put_direct(value):
+    memory[:] = value * SIZE
+    os.pwritev(direct, [memory], AT)
+
+def get_direct():
+    os.preadv(direct, [memory], AT)
+    return memory[:]
+
+os.pwrite(file, b"a" * SIZE, AT)
+shared = mmap.mmap(file, SIZE, mmap.MAP_SHARED, offset=AT)
+private = mmap.mmap(file, SIZE, mmap.MAP_PRIVATE, offset=AT)
+assert shared[:] == private[:] == b"a" * SIZE, "at the beginning"
+os.pwrite(other, b"b" * SIZE, AT)
+assert shared[:] == b"b" * SIZE, "a buffered write, by the shared map"
+put_direct(b"c")
+assert shared[:] == b"c" * SIZE, "a direct write, by the shared map"
+shared[:] = b"d" * SIZE
+assert private[:] == b"d" * SIZE, "the shared map, by the private one"
+private[:4096] = b"e" * 4096
+assert shared[:] == b"d" * SIZE, "the private map has changed the shared one"
+shared.flush()
+assert os.pread(other, SIZE, AT) == b"d" * SIZE, "the shared map, by a buffered read"
+assert get_direct() == b"d" * SIZE, "the shared map, by a direct read"
+os.pwrite(other, b"f" * 512, AT + 8192)
+assert shared[8192:8704] == b"f" * 512, "a small write, by the shared map"
+shared[8704:9216] = b"g" * 512
+shared.flush()
+put = b"d" * 8192 + b"f" * 512 + b"g" * 512 + b"d" * (SIZE - 9216)
+assert get_direct() == put, "a small write and the shared map"
+assert private[:4096] == b"e" * 4096, "the private page"
+PY
+}
+
+# Two writers at once, of neighbouring pages: one by the page cache in small pieces, one direct.
+mixed_writers() {
+	check python3 - "$1" <<'PY'
+import mmap, os, sys
+
+PAGE, PAGES, ROUNDS = 4096, 256, 8
+
+def write_buffered(fd):
+    for round in range(ROUNDS):
+        for page in range(0, PAGES, 2):
+            for at in range(0, PAGE, 512):
+                os.pwrite(fd, bytes([round + 1]) * 512, page * PAGE + at)
+
+def write_direct(fd):
+    memory = mmap.mmap(-1, PAGE)
+    for round in range(ROUNDS):
+        for page in range(1, PAGES, 2):
+            memory[:] = bytes([round + 101]) * PAGE
+            os.pwritev(fd, [memory], page * PAGE)
+
+child = os.fork()
+fd = os.open(sys.argv[1], os.O_RDWR | (0 if child else os.O_DIRECT))
+(write_buffered if child else write_direct)(fd)
+if not child:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+wanted = (bytes([ROUNDS]) * PAGE + bytes([ROUNDS + 100]) * PAGE) * (PAGES // 2)
+assert os.pread(fd, len(wanted), 0) == wanted, "by a buffered read"
+os.fsync(fd)
+memory = mmap.mmap(-1, len(wanted))
+os.preadv(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT), [memory], 0)
+assert memory[:] == wanted, "by a direct read"
+PY
+}
+
+free_loop() {
+	losetup -d "$1" 2>/dev/null
+}
+
+# What was written by a loop device is in the image once it is synced, and the other way round.
+on_loop() {
+	local loop mode
+
+	for mode in off on; do
+		loop=$(losetup -f --show --direct-io=$mode "$1") || { not_ok "no loop device"; return; }
+		cleanup_fn free_loop "$loop"
+		check dd if="$work/source" of="$loop" bs=64k conv=fsync
+		check dd if="$1" of="$work/copy" bs=1M iflag=direct
+		check cmp "$work/source" "$work/copy"
+		check cmp "$work/source" "$1"
+		check_output "65536
+0" fileop -o direct "$1" pwrite 1M 64K 55 fsync
+		check blockdev --flushbufs "$loop"
+		check_output same fileop -o rdonly "$loop" all 1M 64K 55
+		check_output "65536
+0" fileop "$1" pwrite 2M 64K 56 fsync
+		check blockdev --flushbufs "$loop"
+		check_output same fileop -o rdonly "$loop" all 2M 64K 56
+		check losetup -d "$loop"
+	done
+}
+
 kept_over_the_end() {
 	check dd if="$work/source" of="$mnt/file.img" bs=1M conv=notrunc
 	unmount_disks
@@ -130,6 +235,13 @@ for cache in none writethrough writeback; do
 	test_case "$cache: fsync and O_DSYNC reach the backing file" synced
 	test_case "$cache: zeroed ranges" each holes
 	test_case "$cache: maps" each maps
+	test_case "$cache: maps that live on" each living_maps
+	test_case "$cache: buffered and direct writers at once" each mixed_writers
+	if [ "$(id -u)" = 0 ] && losetup -f >/dev/null 2>&1; then
+		test_case "$cache: loop devices" each on_loop
+	else
+		skip_case "$cache: loop devices" "none here"
+	fi
 	[ $cache = writeback ] || test_case "$cache: writes past the end" each past_the_end
 	test_case "$cache: nothing is lost at the end" kept_over_the_end
 done
