@@ -36,7 +36,7 @@
 #include "tests/lib/stacks.h"
 
 #define OPS_DEFAULT 3000
-#define OPS_LONG    1000000
+#define OPS_LONG    500000 /* of each of two sector sizes: 10^6 for each stack and mode */
 #define TASKS	    12
 #define SIZE	    (3 * MIB + 12288)
 #define LENGTH_MAX  (192 * KIB)
