@@ -327,7 +327,8 @@ static uint64_t leaf_run(struct ram *ram, uint64_t index, uint64_t offset, bool 
 {
 	uint64_t page = offset % LEAF_SIZE / PAGE_SIZE, end = page;
 
-	/* Without the lock: most leaves of a large disk are not there, and only what comes and goes meanwhile is missed. */
+	/* Without the lock: most leaves of a large disk are not there, and only what comes and goes
+	 * meanwhile is missed. */
 	if (!__atomic_load_n(&ram->leaves[index], __ATOMIC_RELAXED)) {
 		*present = false;
 		return (index + 1) * LEAF_SIZE;

@@ -60,8 +60,9 @@ struct config *config_load(const char *path, const struct driver *const *drivers
 			   const struct option *settings, void *settings_values, FILE *errors);
 
 /*
- * Refuses a configuration in which a path lies in @folder (absolute), where it is to be mounted: a disk would stand on an
- * image of its own mount. Returns 0, or -1 after a line on @errors for each. Before config_open().
+ * Refuses a configuration in which a path lies in @folder (absolute), where it is to be mounted: a
+ * disk would stand on an image of its own mount. Returns 0, or -1 after a line on @errors for each.
+ * Before config_open().
  */
 int config_check_paths(const struct config *config, const char *folder, FILE *errors);
 

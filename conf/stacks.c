@@ -95,7 +95,8 @@ static int open_node(void *argument)
 	return node->disk ? 0 : -1;
 }
 
-/* Opens @count nodes at once, none of which stands on another of them; reports the errors of all. */
+/* Opens @count nodes at once, none of which stands on another of them; reports the errors of all.
+ */
 static int open_batch(const struct config *config, struct opening *batch, size_t count,
 		      FILE *errors)
 {

@@ -6,8 +6,8 @@
 #include <pthread.h>
 
 /*
- * Starts a thread with @name (at most 15 bytes), on which no signal arrives but those that its own faults raise: signals
- * to the process are the main thread's. Returns 0 or a positive errno.
+ * Starts a thread with @name (at most 15 bytes), on which no signal arrives but those that its own
+ * faults raise: signals to the process are the main thread's. Returns 0 or a positive errno.
  */
 int thread_start(pthread_t *thread, const char *name, void *(*function)(void *argument),
 		 void *argument);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is every task doing? Each request to a disk leaves a trace, a struct on its own stack, for as
- * long as it lasts; those of a task are linked, the innermost first. So a request that does not end
- * can be shown with the node that holds it, and keeping track costs two stores.
+ * What is every task doing? Each request to a disk leaves a trace, a struct on its own stack, for
+ * as long as it lasts; those of a task are linked, the innermost first. So a request that does not
+ * end can be shown with the node that holds it, and keeping track costs two stores.
  *
  * The traces of a worker's tasks are only looked at by that worker, between tasks: no lock guards
  * them.
@@ -47,8 +47,8 @@ struct slow_requests {
 };
 
 /*
- * Asks all workers for requests older than @age_ns, and waits a moment for their answers. Any thread
- * but a worker. Returns 0 or -ENOMEM.
+ * Asks all workers for requests older than @age_ns, and waits a moment for their answers. Any
+ * thread but a worker. Returns 0 or -ENOMEM.
  */
 int trace_slow_requests(uint64_t age_ns, struct slow_requests *slow);
 

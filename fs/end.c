@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * The end of a mount. By umount: every channel has been told by the kernel, and nothing is left to do. By a signal: dirty
- * pages are written back and the mount is detached; programs that still have files open are served until none has asked
- * for anything for a moment; requests that are under way end.
+ * The end of a mount. By umount: every channel has been told by the kernel, and nothing is left to
+ * do. By a signal: dirty pages are written back and the mount is detached; programs that still have
+ * files open are served until none has asked for anything for a moment; requests that are under way
+ * end.
  *
- * All that may take PATIENCE_S seconds, or until a second signal. What has not ended by then never may: a disk below is
- * stuck. It is then given up, loudly; the end of the process aborts the kernel's connection and with it whoever waits.
+ * All that may take PATIENCE_S seconds, or until a second signal. What has not ended by then never
+ * may: a disk below is stuck. It is then given up, loudly; the end of the process aborts the
+ * kernel's connection and with it whoever waits.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +48,8 @@ static void take_signal(struct ending *ending)
 		ending->deadline_ns = now_ns() + PATIENCE_S * NS_PER_S;
 }
 
-/* Waits for the kernel's end of the mount, a signal, or @timeout_ms (-1: for ever). True: the mount has ended. */
+/* Waits for the kernel's end of the mount, a signal, or @timeout_ms (-1: for ever). True: the mount
+ * has ended. */
 static bool wait_closed(struct ending *ending, int timeout_ms)
 {
 	struct pollfd fds[] = {
@@ -81,7 +84,8 @@ static uint64_t requests_served(const struct mount *mount)
 	return sum;
 }
 
-/* The kernel's dirty pages come to the workers as writes; their errors have reached those who will ask by fsync. */
+/* The kernel's dirty pages come to the workers as writes; their errors have reached those who will
+ * ask by fsync. */
 static void write_back(const struct mount *mount)
 {
 	int fd = open(mount->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -157,9 +157,10 @@ static void prepare_process(sigset_t *signals)
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	/*
-	 * Memory that is needed to write a page back must not wait for pages to be written back, here by way of us: where a
-	 * loop device or a swap file lies on an image that would be a dead-lock. Threads inherit it; it needs
-	 * CAP_SYS_RESOURCE, and without it all goes on as before.
+	 * Memory that is needed to write a page back must not wait for pages to be written back,
+	 * here by way of us: where a loop device or a swap file lies on an image that would be a
+	 * dead-lock. Threads inherit it; it needs CAP_SYS_RESOURCE, and without it all goes on as
+	 * before.
 	 */
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {

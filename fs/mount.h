@@ -53,9 +53,10 @@ struct mount *mount_start(const struct settings *settings, struct config *config
 			  const char *mountpoint, const char *options, struct err *err);
 
 /*
- * Serves until the mount is ended from outside or a signal of @signals arrives (which are blocked), ends it, and frees
- * @mount. Returns false where requests had to be abandoned: then nothing was freed, and the process can only exit, which
- * aborts them. Not on a worker. (end.c)
+ * Serves until the mount is ended from outside or a signal of @signals arrives (which are blocked),
+ * ends it, and frees
+ * @mount. Returns false where requests had to be abandoned: then nothing was freed, and the process
+ * can only exit, which aborts them. Not on a worker. (end.c)
  */
 bool mount_run(struct mount *mount, const sigset_t *signals);
 

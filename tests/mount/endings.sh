@@ -242,7 +242,14 @@ truncated() {
 same" fileop -o direct "$mnt/x.img" pread 12M 4096 all 1M 1M 7
 	check_output EIO fileop "$mnt/x.img" pread 8M 64K
 	log_says "error: \[x\] .*(truncated|shorter)"
-	unmount_disks
+	# It does not grow again, with zeros for what was lost: that would hide the loss.
+	check_output EIO fileop -o direct "$mnt/x.img" pwrite 12M 4096 7
+	check_equal 4194304 "$(stat -c %s "$work/x.img")" "the size of the backing file"
+	check_output EIO fileop "$mnt/x.img" fsync
+	unmount "$mnt" || not_ok "cannot unmount"
+	wait "$daemon_pid"
+	check_equal 1 $? "the status of diskfs, whose last flush has failed,"
+	daemon_pid=
 	rm -f "$work/x.img"
 }
 

@@ -16,29 +16,26 @@
  * the rest any part may be, to the granularity of the file system. On a crash of the process alone
  * nothing that was acknowledged is lost.
  *
- * Concurrent requests: writes of whole sectors are whole in the end, but a buffered read that runs while a sector is being
- * written may see a part of each, as the page cache lets it.
+ * Concurrent requests: writes of whole sectors are whole in the end, but a buffered read that runs
+ * while a sector is being written may see a part of each, as the page cache lets it.
  *
- * A read that ends early because somebody truncated the file is an I/O error, never zeros.
+ * Where somebody truncates the file, reads behind its end are I/O errors, never zeros, and so are
+ * writes and flushes from then on.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include "backends/file/lock.h"
 #include "core/disk.h"
 #include "core/log.h"
 #include "core/offload.h"
 #include "core/report.h"
 #include "core/ring.h"
-
-#ifndef RAMFS_MAGIC
-#define RAMFS_MAGIC 0x858458f6
-#endif
 
 /* Segments handed to the kernel in one call; a longer list takes several. */
 #define IOV_BATCH 64
@@ -56,6 +53,8 @@ struct file {
 	int fd;				       /* -1: none */
 	uint64_t size;			       /* bytes, as found at open */
 	bool in_memory;			       /* of a file system that never waits for a device */
+	bool size_is_cheap;		       /* of one that tells a file's size without waiting */
+	atomic_bool truncated;		       /* the file has been found shorter than the disk */
 	atomic_bool nowait_read, nowait_write; /* worth trying RWF_NOWAIT */
 	atomic_bool zero_range;		       /* worth trying FALLOC_FL_ZERO_RANGE */
 	struct log_limit log_limit;
@@ -126,53 +125,7 @@ static int file_check_size(const struct file_config *config, const struct stat *
 	return 0;
 }
 
-/*
- * QEMU's protocol (its docs/system/qemu-block-drivers, "Disk image file locking"): whoever has a
- * permission holds a shared OFD lock on byte 100 + permission, whoever does not share one with
- * others holds one on byte 200 + permission; after locking, each looks whether somebody else's
- * locks contradict. Permissions: 0 consistent read, 1 write, 3 resize.
- */
-enum {
-	BYTE_HELD = 100,
-	BYTE_UNSHARED = 200,
-	PERMISSION_READ = 0,
-	PERMISSION_WRITE = 1,
-	PERMISSION_RESIZE = 3,
-};
-
-/* Takes one byte's lock, and looks whether another has its counterpart. 0, or a positive errno:
- * EAGAIN, it is in use. */
-static int file_lock_byte(int fd, off_t base, off_t counter_base, off_t permission)
-{
-	struct flock lock = {
-		.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = base + permission, .l_len = 1};
-
-	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
-		return errno == EACCES ? EAGAIN : errno;
-	lock.l_type = F_WRLCK;
-	lock.l_start = counter_base + permission;
-	if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
-		return errno;
-	return lock.l_type == F_UNLCK ? 0 : EAGAIN;
-}
-
-/* A writer shares the file with nobody who writes, a reader with readers. */
-static int file_lock_bytes(int fd, bool writable)
-{
-	static const off_t written[] = {PERMISSION_WRITE, PERMISSION_RESIZE};
-	int error = file_lock_byte(fd, BYTE_HELD, BYTE_UNSHARED, PERMISSION_READ);
-
-	for (size_t i = 0; !error && i < ARRAY_SIZE(written); i++) {
-		if (writable)
-			error = file_lock_byte(fd, BYTE_HELD, BYTE_UNSHARED, written[i]);
-		if (!error)
-			error = file_lock_byte(fd, BYTE_UNSHARED, BYTE_HELD, written[i]);
-	}
-	return error;
-}
-
-/* Keeps other users away, as long as the file is open: diskfs and QEMU by bytes, others (crosvm) by
- * flock. */
+/* Keeps other users away, as long as the file is open. */
 static int file_lock(struct disk *disk, struct err *err)
 {
 	const struct file_config *config = disk->config;
@@ -182,9 +135,7 @@ static int file_lock(struct disk *disk, struct err *err)
 
 	if (!config->lock || (disk->open_flags & DISK_OPEN_CHECK))
 		return 0;
-	error = file_lock_bytes(file->fd, writable);
-	if (!error && flock(file->fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0)
-		error = errno;
+	error = lock_image(file->fd, writable);
 	if (error == EAGAIN)
 		return err_set_key(err, "path",
 				   "'%s' is in use by another program, perhaps diskfs or QEMU%s",
@@ -229,6 +180,16 @@ static bool file_can(const struct file *file, int mode)
 	return fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)file->size, 1) == 0;
 }
 
+/* What is known of the file systems that most people use; of all others nothing is assumed. */
+static void file_know_system(struct file *file, __fsword_t type, bool direct)
+{
+	bool is_memory = type == TMPFS_MAGIC || type == RAMFS_MAGIC;
+
+	file->in_memory = is_memory && !direct;
+	file->size_is_cheap = is_memory || type == EXT4_SUPER_MAGIC || type == XFS_SUPER_MAGIC ||
+			      type == BTRFS_SUPER_MAGIC;
+}
+
 /* All of it that may wait for the file system; the number of sectors is told by the caller. */
 static int file_open_blocking(struct disk *disk, struct err *err)
 {
@@ -254,8 +215,8 @@ static int file_open_blocking(struct disk *disk, struct err *err)
 	bool writable = !(disk->open_flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_CHECK));
 
 	file->size = (uint64_t)stat.st_size;
-	file->in_memory = !missing && !config->direct && fstatfs(file->fd, &statfs) == 0 &&
-			  (statfs.f_type == TMPFS_MAGIC || statfs.f_type == RAMFS_MAGIC);
+	if (!missing && fstatfs(file->fd, &statfs) == 0)
+		file_know_system(file, statfs.f_type, config->direct);
 	file->nowait_read = file->nowait_write = !config->direct;
 	file->zero_range = true;
 
@@ -326,16 +287,31 @@ static int file_failed(struct disk *disk, const char *what, uint64_t offset, ssi
 	return error_io((int)-result);
 }
 
-/* The file ends where it did not: a hole there would be a lie. */
+/* The file ends where it did not: a hole there would be a lie. Remembered, see file_is_truncated().
+ */
 static int file_truncated(struct disk *disk, uint64_t offset)
 {
 	const struct file_config *config = disk->config;
 	struct file *file = disk->state;
 
+	atomic_store_explicit(&file->truncated, true, memory_order_relaxed);
 	log_limited(&file->log_limit, LOG_LEVEL_ERROR, disk->name,
-		    "'%s' has been truncated: it ends before byte %llu, and what was there is lost",
-		    config->path, (unsigned long long)offset);
+		    "byte %llu: '%s' has been truncated, and what was behind its end is lost; the "
+		    "disk takes "
+		    "no more writes",
+		    (unsigned long long)offset, config->path);
 	return error_io(EIO);
+}
+
+/*
+ * Asked before each write: one behind the end would make the file grow again, with zeros for what
+ * was lost, and nobody would ever know. Where the size has to be asked for, only what reads have
+ * found is known.
+ */
+static bool file_is_truncated(const struct file *file)
+{
+	return atomic_load_explicit(&file->truncated, memory_order_relaxed) ||
+	       (file->size_is_cheap && lseek(file->fd, 0, SEEK_END) < (off_t)file->size);
 }
 
 /* What a call that will not wait gave: a count, or a negative errno; -EAGAIN: the ring has to do
@@ -405,6 +381,9 @@ static int file_write(struct disk *disk, const struct sg *sg, uint64_t sector, u
 	int rw_flags = flags & DISK_FUA ? RWF_DSYNC : 0;
 	struct sg rest = *sg;
 
+	if (file_is_truncated(file))
+		return file_truncated(disk, offset);
+
 	while (rest.len > 0) {
 		struct iovec iov[IOV_BATCH];
 		size_t bytes;
@@ -428,6 +407,8 @@ static int file_flush(struct disk *disk)
 	struct file *file = disk->state;
 	int result = 0;
 
+	if (file_is_truncated(file)) /* what has been acknowledged is not all there */
+		return file_truncated(disk, 0);
 	/* In memory it has nothing to do, and need not go round by another thread. */
 	if (file->in_memory)
 		result = fdatasync(file->fd) < 0 ? -errno : 0;
@@ -551,6 +532,7 @@ static void file_inspect(struct disk *disk, struct report *report)
 	report_string(report, "path", config->path);
 	report_bool(report, "direct", config->direct);
 	report_bool(report, "in_memory", file->in_memory);
+	report_bool(report, "truncated", atomic_load(&file->truncated));
 	report_u64(report, "unreachable_bytes", file->size % config->sector_size);
 }
 
