@@ -9,7 +9,7 @@
  *
  * Names are of a-z 0-9 - _ and . and begin with a letter or digit; blanks around names and values
  * do not count. A line ends with LF or CR LF, has at most LINE_MAX_LENGTH bytes and is UTF-8. A
- *byte order mark in front is skipped.
+ * byte order mark in front is skipped.
  *
  * Whatever is doubtful is refused, with the line and what to write instead: see ini.c for why. The
  * scan goes on after an error, to report all of them, but ends after ERRORS_MAX: then the file is
