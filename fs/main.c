@@ -159,10 +159,11 @@ static void prepare_process(sigset_t *signals)
 	/*
 	 * Memory that is needed to write a page back must not wait for pages to be written back,
 	 * here by way of us: where a loop device or a swap file lies on an image that would be a
-	 * dead-lock. Threads inherit it; it needs CAP_SYS_RESOURCE, and without it all goes on as
-	 * before.
+	 * dead-lock. Threads inherit it; it needs CAP_SYS_RESOURCE (diskfs(8) says what to do
+	 * without).
 	 */
-	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+		log_debug(NULL, "not exempt from waiting for write-back: %s", strerror(errno));
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
