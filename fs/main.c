@@ -205,8 +205,8 @@ static int run(const struct settings *settings, struct config *config, const cha
 		fprintf(stderr, "diskfs: cannot start a daemon: %s\n", strerror(errno));
 		return EXIT_FAILURE;
 	}
-	prepare_process(&signals);
 	log_set_level((enum log_level)settings->log_level);
+	prepare_process(&signals);
 	if (workers_start((unsigned)settings->workers, &err) < 0) {
 		complain(&err);
 		return EXIT_FAILURE;
