@@ -487,7 +487,7 @@ metrics_advance() {
 # ---- the folder ----------------------------------------------------------------------------------
 
 refused() {
-	check_match 'Permission denied|not permitted|Read-only|not implemented' "$@"
+	check_match 'Permission denied|not permitted|Read-only' "$@"
 }
 
 folder_is_fixed() {
