@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The folder has a fixed set of files, so nothing is created, renamed or removed: EPERM. Locks are
- * not implemented either: then the kernel keeps them, as for a local file, which is what QEMU
- * needs. Permissions are the kernel's to check (mount option default_permissions).
+ * The folder has a fixed set of files, so nothing is created, renamed or removed: EPERM. Locks have
+ * no handlers here: then the kernel keeps them, as for a local file, which is what QEMU needs.
+ * Permissions are the kernel's to check (mount option default_permissions).
  *
  * Attributes and names are cached by the kernel for a second: they change only by chmod and the
  * like.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * READ and WRITE of images take the short path of this file: no allocation, no lock, one copy.
+ * READ and WRITE of images take the short path of this file: no allocation, one copy.
  * INTERRUPT is declined for good, since no disk request can be interrupted. All else goes through
  * libfuse, which parses it and calls ops.c; its replies pass through here on their way out.
  *
