@@ -168,8 +168,9 @@ static int ring_open(struct io_uring *ring)
 {
 	/* The first that this kernel knows: 6.1, 5.19, older. */
 	static const unsigned flags[] = {
-		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
-		IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+			IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SQE128,
+		IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SQE128,
 		0,
 	};
 	int result = 0;
@@ -378,6 +379,14 @@ void workers_stop(void)
 		workers[i] = NULL;
 	}
 	worker_count = 0;
+}
+
+bool workers_take_commands(void)
+{
+	for (unsigned i = 0; i < worker_count; i++)
+		if (!(workers[i]->ring.flags & IORING_SETUP_SQE128))
+			return false;
+	return true;
 }
 
 void worker_set_source(struct worker_source *source)

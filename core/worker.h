@@ -66,6 +66,9 @@ struct ring_op {
  */
 struct io_uring_sqe *worker_sqe(void);
 
+/* Whether an entry has room for the command of IORING_OP_URING_CMD, on every worker. */
+bool workers_take_commands(void);
+
 /* Numbers of a worker for `.status`. Any thread. */
 struct worker_numbers {
 	uint64_t turns, sleeps; /* of the loop */

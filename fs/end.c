@@ -171,7 +171,7 @@ bool mount_run(struct mount *mount, const sigset_t *signals)
 	mount_stop_channels(mount);
 	clean = clean && drain(&ending);
 	if (clean)
-		mount_free(mount);
+		mount_disconnect(mount);
 	else
 		log_error(NULL, "%u requests do not end: giving up on them",
 			  requests_in_flight(mount));

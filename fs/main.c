@@ -171,13 +171,12 @@ static void prepare_process(sigset_t *signals)
 }
 
 /* From open disks to closed ones. */
-static int serve(const struct settings *settings, struct disks_call *call, const char *mountpoint,
+static int serve(struct mount *mount, struct disks_call *call, const char *mountpoint,
 		 const char *mount_options, bool foreground, const sigset_t *signals)
 {
 	struct err err;
-	struct mount *mount = mount_start(settings, call->config, mountpoint, mount_options, &err);
 
-	if (!mount) {
+	if (mount_start(mount, mountpoint, mount_options, &err) < 0) {
 		complain(&err);
 		worker_call(worker_get(0), close_disks, call);
 		return EXIT_FAILURE;
@@ -197,6 +196,7 @@ static int run(const struct settings *settings, struct config *config, const cha
 	       const char *mount_options, bool foreground)
 {
 	struct disks_call call = {.config = config};
+	struct mount *mount;
 	struct err err;
 	sigset_t signals;
 	int status = EXIT_FAILURE;
@@ -207,14 +207,21 @@ static int run(const struct settings *settings, struct config *config, const cha
 	}
 	log_set_level((enum log_level)settings->log_level);
 	prepare_process(&signals);
+	mount = mount_new(settings, config);
+	if (!mount) {
+		fprintf(stderr, "diskfs: out of memory\n");
+		return EXIT_FAILURE;
+	}
 	if (workers_start((unsigned)settings->workers, &err) < 0) {
 		complain(&err);
+		mount_free(mount);
 		return EXIT_FAILURE;
 	}
 	worker_call(worker_get(0), open_disks, &call);
 	if (call.result == 0)
-		status = serve(settings, &call, mountpoint, mount_options, foreground, &signals);
+		status = serve(mount, &call, mountpoint, mount_options, foreground, &signals);
 	workers_stop();
+	mount_free(mount);
 	return status;
 }
 

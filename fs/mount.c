@@ -18,8 +18,10 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
+#include "core/buffer.h"
 #include "core/log.h"
 #include "fs/ops.h"
+#include "fs/uring.h"
 #include "fs/wire.h"
 
 /* ---- Images. ---- */
@@ -114,12 +116,15 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userda
 	(void)fd;
 	(void)userdata;
 	assert(request);
-	wire_complete_reply(request, iov, count);
+	bool is_init = wire_complete_reply(request, iov, count);
+
 	for (int i = 0; i < count; i++)
 		length += (ssize_t)iov[i].iov_len;
 
 	int error = request->ops->reply_raw(request, iov, count);
 
+	if (is_init)
+		mount_initialized(request->mount);
 	if (error)
 		errno = -error;
 	return error ? -1 : length;
@@ -201,6 +206,13 @@ static void start_channel(void *argument)
 		      call->mount->link.fds[call->index]);
 }
 
+static void start_uring(void *argument)
+{
+	const struct channel_call *call = argument;
+
+	channel_start_uring(&call->mount->channels[call->index]);
+}
+
 static void stop_channel(void *argument)
 {
 	const struct channel_call *call = argument;
@@ -220,6 +232,11 @@ void mount_stop_channels(struct mount *mount)
 	each_channel(mount, stop_channel);
 }
 
+void mount_initialized(struct mount *mount)
+{
+	sem_post(&mount->settled);
+}
+
 void mount_closed(struct mount *mount, int errnum)
 {
 	unsigned before = atomic_fetch_add(&mount->closed_channels, 1);
@@ -228,6 +245,7 @@ void mount_closed(struct mount *mount, int errnum)
 	if (errnum != ENODEV && before == 0)
 		log_error(NULL, "the connection to the kernel has ended: %s",
 			  errnum == ECONNABORTED ? "somebody has aborted it" : strerror(errnum));
+	sem_post(&mount->settled);
 	if (before + 1 < workers_count())
 		return;
 	while (write(mount->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
@@ -236,18 +254,67 @@ void mount_closed(struct mount *mount, int errnum)
 
 /* ---- Start. ---- */
 
-void mount_free(struct mount *mount)
+/*
+ * Entries for the ring, to be used if INIT agrees. Without them all goes by descriptor. Each queue
+ * gets as many as there is memory for, and at least one.
+ */
+static void prepare_uring(struct mount *mount)
+{
+	uint64_t depth = mount->settings->ring_memory / (uring_queues() * (uint64_t)BUFFER_SIZE);
+	unsigned workers = workers_count();
+
+	if (mount->settings->transport == TRANSPORT_POLL)
+		mount->uring_refused = "transport = poll";
+	else if (!workers_take_commands())
+		mount->uring_refused = "this kernel has no io_uring commands";
+	else if (depth == 0)
+		mount->uring_refused = "ring_memory is less than one request for each CPU";
+	if (mount->uring_refused)
+		return;
+	for (unsigned i = 0; i < workers; i++) {
+		struct uring *uring =
+			uring_new(i, workers, (unsigned)min_u64(depth, URING_DEPTH_MAX));
+
+		mount->channels[i].uring = uring;
+		if (!uring)
+			mount->uring_refused = "out of memory";
+	}
+	mount->uring_ready = !mount->uring_refused;
+}
+
+/* After INIT: the kernel now waits for the entries, if that was agreed. */
+static void begin_uring(struct mount *mount)
+{
+	if (!mount->uring_ready)
+		return;
+	if (wire_over_io_uring(&mount->link.init))
+		each_channel(mount, start_uring);
+	else
+		mount->uring_refused = "the kernel does not offer it (enable_uring of module fuse)";
+}
+
+void mount_disconnect(struct mount *mount)
 {
 	if (mount->session) {
 		fuse_session_unmount(mount->session);
 		fuse_session_destroy(mount->session);
+		mount->session = NULL;
 	}
 	kernel_link_close(&mount->link);
+}
+
+void mount_free(struct mount *mount)
+{
+	if (!mount)
+		return;
 	for (size_t i = 0; i < mount->image_count; i++)
 		image_destroy(&mount->images[i]);
 	status_files_destroy(&mount->status);
 	if (mount->event_fd >= 0)
 		close(mount->event_fd);
+	sem_destroy(&mount->settled);
+	for (unsigned i = 0; mount->channels && i < mount->channel_count; i++)
+		uring_free(mount->channels[i].uring);
 	free(mount->channels);
 	free(mount->images);
 	free(mount->table);
@@ -299,39 +366,49 @@ static int mount_probe(const struct mount *mount, struct err *err)
 
 static int mount_prepare(struct mount *mount, const char *mountpoint, struct err *err)
 {
-	status_files_init(&mount->status);
 	mount->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	mount->channels = calloc(workers_count(), sizeof(*mount->channels));
+	mount->channel_count = workers_count();
+	mount->channels = calloc(mount->channel_count, sizeof(*mount->channels));
 	if (mount->event_fd < 0 || !mount->channels)
 		return err_set(err, "out of memory or descriptors");
 	mount->mountpoint = strdup(mountpoint);
 	if (!mount->mountpoint)
 		return err_set(err, "out of memory");
+	prepare_uring(mount);
 	return images_make(mount, err);
 }
 
-struct mount *mount_start(const struct settings *settings, struct config *config,
-			  const char *mountpoint, const char *options, struct err *err)
+struct mount *mount_new(const struct settings *settings, struct config *config)
 {
 	struct mount *mount = calloc(1, sizeof(*mount));
 
-	if (!mount) {
-		err_set(err, "out of memory");
+	if (!mount)
 		return NULL;
-	}
 	mount->settings = settings;
 	mount->config = config;
 	mount->started = time(NULL);
 	mount->event_fd = -1;
-	if (mount_prepare(mount, mountpoint, err) < 0 || session_mount(mount, options, err) < 0) {
-		mount_free(mount);
-		return NULL;
-	}
-	each_channel(mount, start_channel);
-	if (mount_probe(mount, err) < 0) {
-		mount_stop_channels(mount);
-		mount_free(mount);
-		return NULL;
-	}
+	status_files_init(&mount->status);
+	sem_init(&mount->settled, 0, 0);
 	return mount;
+}
+
+int mount_start(struct mount *mount, const char *mountpoint, const char *options, struct err *err)
+{
+	int result = mount_prepare(mount, mountpoint, err);
+
+	if (result == 0)
+		result = session_mount(mount, options, err);
+	if (result == 0) {
+		each_channel(mount, start_channel);
+		while (sem_wait(&mount->settled) < 0)
+			;
+		begin_uring(mount);
+		result = mount_probe(mount, err);
+		if (result < 0)
+			mount_stop_channels(mount);
+	}
+	if (result < 0)
+		mount_disconnect(mount);
+	return result;
 }

@@ -9,6 +9,7 @@
 #define FS_MOUNT_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include "conf/config.h"
 #include "fs/channel.h"
@@ -39,34 +40,45 @@ struct mount {
 	struct fuse_session *session;
 	struct kernel_link link;
 	struct channel *channels; /* one for each worker */
+	unsigned channel_count;
 	int event_fd;		  /* readable once the kernel has ended the mount */
 	_Atomic unsigned closed_channels;
+	sem_t settled; /* posted once INIT has been answered, or the kernel has ended the mount */
+	bool uring_ready;	   /* the channels have entries for the ring */
+	const char *uring_refused; /* why the ring is not used */
 };
 
+/* A mount of the images of @config, to be started. NULL: out of memory. */
+struct mount *mount_new(const struct settings *settings, struct config *config);
+
 /*
- * Mounts the images of @config, whose disks are open, on @mountpoint (resolved), with the FUSE
- * options
- * @options ("ro,nosuid" or ""). Workers run. On success the mount answers. Returns NULL with a
- * sentence in @err otherwise. Not on a worker.
+ * Mounts on @mountpoint (resolved), with the FUSE options @options ("ro,nosuid" or ""). Workers
+ * run, disks are open. On success (0) the mount answers; else -1 with a sentence in @err, and
+ * nothing is mounted. Not on a worker.
  */
-struct mount *mount_start(const struct settings *settings, struct config *config,
-			  const char *mountpoint, const char *options, struct err *err);
+int mount_start(struct mount *mount, const char *mountpoint, const char *options, struct err *err);
 
 /*
  * Serves until the mount is ended from outside or a signal of @signals arrives (which are blocked),
- * ends it, and frees
- * @mount. Returns false where requests had to be abandoned: then nothing was freed, and the process
- * can only exit, which aborts them. Not on a worker. (end.c)
+ * and ends it. Returns false where requests had to be abandoned: then the process can only exit,
+ * which aborts them. Not on a worker. (end.c)
  */
 bool mount_run(struct mount *mount, const sigset_t *signals);
 
-/* Parts of mount_run(): lets all workers stop serving; releases everything. */
+/* Parts of both: lets all workers stop serving; gives up the kernel's side. */
 void mount_stop_channels(struct mount *mount);
+void mount_disconnect(struct mount *mount);
+
+/* Releases a mount that has ended or never begun, after the workers: their rings may hold on to its
+ * channels until then. NULL is allowed. */
 void mount_free(struct mount *mount);
 
 /* The image with this node id, or with this name; NULL. Any thread. */
 struct image *image_find(const struct mount *mount, uint64_t node_id);
 struct image *image_find_name(const struct mount *mount, const char *name);
+
+/* INIT has been answered. On a worker. */
+void mount_initialized(struct mount *mount);
 
 /* The kernel has ended a channel with @errnum. On a worker. */
 void mount_closed(struct mount *mount, int errnum);

@@ -21,6 +21,8 @@ struct request_ops {
 	void (*reply)(struct request *request, int error, size_t length);
 	/* Answers with a whole reply of the wire, header included; 0 or a negative errno. */
 	int (*reply_raw)(struct request *request, const struct iovec *iov, int count);
+	/* The request has been served; it and its memory are the transport's again. */
+	void (*release)(struct request *request);
 };
 
 struct request {

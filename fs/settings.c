@@ -11,6 +11,7 @@
 #define WORKERS_DEFAULT_MAX 8
 
 static const char *const cache_choices[] = {"none", "writethrough", "writeback", NULL};
+static const char *const transport_choices[] = {"auto", "poll", "uring", NULL};
 static const char *const log_choices[] = {"error", "warning", "info", "debug", NULL};
 
 const struct option settings_options[] = {
@@ -20,6 +21,23 @@ const struct option settings_options[] = {
 	 .max = WORKERS_MAX,
 	 .fallback = "0",
 	 .help = "Threads that serve requests; 0 takes one for each CPU, at most 8"},
+	{.name = "transport",
+	 .type = OPTION_ENUM,
+	 .offset = offsetof(struct settings, transport),
+	 .choices = transport_choices,
+	 .fallback = "auto",
+	 .help = "How requests come from the kernel: by descriptor, or by io_uring where the kernel "
+		 "offers that (Linux 6.14, parameter enable_uring of its module fuse) and otherwise "
+		 "by descriptor"},
+	{.name = "ring_memory",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct settings, ring_memory),
+	 .min = 1 << 20,
+	 .max = (uint64_t)1 << 40,
+	 .fallback = "256M",
+	 .help = "The most memory that requests by io_uring may take, all together. The kernel has a "
+		 "queue for each CPU, and each is given room for up to 32 requests of 1 MiB; it is "
+		 "only taken as far as requests have been that large"},
 	{.name = "cache",
 	 .type = OPTION_ENUM,
 	 .offset = offsetof(struct settings, cache),

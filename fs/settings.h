@@ -12,8 +12,16 @@ enum cache_policy {
 	CACHE_WRITEBACK,
 };
 
+enum transport {
+	TRANSPORT_AUTO,
+	TRANSPORT_POLL,
+	TRANSPORT_URING,
+};
+
 struct settings {
 	uint64_t workers; /* 0: as many as CPUs */
+	int transport;	  /* enum transport */
+	uint64_t ring_memory; /* bytes */
 	int cache;	  /* enum cache_policy */
 	char *user, *group;
 	uint64_t mode;

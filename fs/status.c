@@ -9,6 +9,7 @@
 #include "core/trace.h"
 #include "core/worker.h"
 #include "fs/mount.h"
+#include "fs/uring.h"
 #include "fs/wire.h"
 
 /* A request that lasts longer is listed by itself. */
@@ -109,6 +110,25 @@ static void report_slow(struct report *report)
 	free(slow);
 }
 
+static void report_transport(const struct mount *mount, struct report *report)
+{
+	uint64_t requests = 0, bytes = 0;
+
+	for (unsigned i = 0; mount->uring_ready && i < mount->channel_count; i++) {
+		requests += uring_requests(mount->channels[i].uring);
+		bytes += uring_bytes(mount->channels[i].uring);
+	}
+	report_string(report, "transport", requests > 0 ? "uring" : "poll");
+	if (requests > 0) {
+		report_u64(report, "ring_requests", requests);
+		report_bytes(report, "ring_memory", bytes);
+	} else {
+		report_string(report, "no_ring",
+			      mount->uring_refused ? mount->uring_refused
+						   : "the kernel has refused its entries");
+	}
+}
+
 static void report_mount(struct mount *mount, struct report *report)
 {
 	char started[32], flags[200];
@@ -123,7 +143,7 @@ static void report_mount(struct mount *mount, struct report *report)
 	report_u64(report, "uptime_s", (uint64_t)(time(NULL) - mount->started));
 	report_string(report, "cache", cache_policy_name(mount->settings->cache));
 	report_object_begin(report, "kernel");
-	report_string(report, "transport", "poll");
+	report_transport(mount, report);
 	report_format(report, "protocol", "7.%u", mount->link.init.minor);
 	report_string(report, "features", wire_init_flags(flags, &mount->link.init));
 	report_bytes(report, "max_write", mount->link.init.max_write);

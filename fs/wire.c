@@ -26,10 +26,43 @@
 #define WIRE_OPEN_PARALLEL_DIRECT_WRITES (1U << 6)
 /* Linux 5.17: INIT has a second word of flags. */
 #define WIRE_INIT_EXT (1U << 30)
+/* Linux 6.14, protocol 7.42. */
+#define WIRE_OVER_IO_URING ((uint64_t)1 << 41)
+#define WIRE_URING_REGISTER	    1
+#define WIRE_URING_COMMIT_AND_FETCH 2
+
+/* struct fuse_uring_req_header: what an entry's headers are. */
+struct wire_uring_headers {
+	union {
+		struct fuse_in_header in;
+		struct fuse_out_header out;
+		char bytes[128];
+	} in_out;
+	char body[128]; /* of the operation: its first argument */
+	struct {
+		uint64_t flags;
+		uint64_t commit_id;
+		uint32_t payload_size;
+		uint32_t padding;
+		uint64_t reserved;
+	} entry;
+};
+
+/* struct fuse_uring_cmd_req: the command in an entry of the submission queue. */
+struct wire_uring_command {
+	uint64_t flags;
+	uint64_t commit_id;
+	uint16_t queue;
+	uint8_t padding[6];
+};
 
 _Static_assert(WIRE_WRITE_HEADERS == sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),
 	       "the payload of a WRITE must begin where its headers end");
 _Static_assert(WIRE_REPLY_HEADER == sizeof(struct fuse_out_header), "reply header");
+_Static_assert(WIRE_URING_HEADERS == sizeof(struct wire_uring_headers), "headers of an entry");
+_Static_assert(WIRE_URING_MESSAGE == sizeof(struct fuse_in_header) +
+					     sizeof(((struct wire_uring_headers *)0)->body),
+	       "longest message without data");
 
 bool wire_accept(struct request *request)
 {
@@ -48,6 +81,61 @@ void wire_reply_header(void *header, const struct request *request, int error, s
 	out->len = (uint32_t)(sizeof(*out) + length);
 	out->error = error;
 	out->unique = request->unique;
+}
+
+int wire_reply_error(const void *header)
+{
+	return ((const struct fuse_out_header *)header)->error;
+}
+
+bool wire_uring_accept(struct request *request, const void *headers)
+{
+	const struct wire_uring_headers *from = headers;
+	const struct fuse_in_header *in = &from->in_out.in;
+	size_t data = from->entry.payload_size;
+
+	if (data > BUFFER_PAYLOAD || in->len < sizeof(*in) + data ||
+	    in->len - sizeof(*in) - data > sizeof(from->body))
+		return false;
+
+	size_t body = in->len - sizeof(*in) - data;
+	char *message = (char *)request->payload - sizeof(*in) - body;
+
+	memcpy(message, in, sizeof(*in));
+	memcpy(message + sizeof(*in), from->body, body);
+	request->message = message;
+	request->length = in->len;
+	request->unique = in->unique;
+	return true;
+}
+
+void wire_uring_reply(void *headers, const struct request *request, int error, size_t length)
+{
+	struct wire_uring_headers *to = headers;
+
+	wire_reply_header(&to->in_out.out, request, error, length);
+	to->entry.payload_size = (uint32_t)length;
+}
+
+static void wire_uring_command(struct io_uring_sqe *sqe, const struct wire_uring_command *command)
+{
+	memcpy(sqe->cmd, command, sizeof(*command));
+}
+
+void wire_uring_register(struct io_uring_sqe *sqe, int fd, const struct iovec iov[static 2],
+			 uint16_t queue)
+{
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, iov, 2, 0);
+	sqe->cmd_op = WIRE_URING_REGISTER;
+	wire_uring_command(sqe, &(struct wire_uring_command){.queue = queue});
+}
+
+void wire_uring_commit(struct io_uring_sqe *sqe, int fd, uint16_t queue, uint64_t unique)
+{
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, NULL, 0, 0);
+	sqe->cmd_op = WIRE_URING_COMMIT_AND_FETCH;
+	wire_uring_command(sqe,
+			   &(struct wire_uring_command){.commit_id = unique, .queue = queue});
 }
 
 /* The body of the message, or NULL where it is shorter than @size. */
@@ -142,7 +230,8 @@ static void complete_init(struct request *request, struct fuse_init_out *out)
 	if (!in || out->major != FUSE_KERNEL_VERSION)
 		return;
 	if (in->flags & WIRE_INIT_EXT) {
-		uint64_t wanted = WIRE_DIRECT_IO_ALLOW_MMAP;
+		uint64_t wanted = WIRE_DIRECT_IO_ALLOW_MMAP |
+				  (request->mount->uring_ready ? WIRE_OVER_IO_URING : 0);
 
 		out->flags |= WIRE_INIT_EXT;
 		out->flags2 |= in->flags2 & (uint32_t)(wanted >> 32);
@@ -154,13 +243,13 @@ static void complete_init(struct request *request, struct fuse_init_out *out)
 	init->max_write = out->max_write;
 }
 
-void wire_complete_reply(struct request *request, const struct iovec *iov, int count)
+bool wire_complete_reply(struct request *request, const struct iovec *iov, int count)
 {
 	const struct fuse_in_header *in = request->message;
 	const struct fuse_out_header *out = iov[0].iov_base;
 
 	if (count < 2 || iov[0].iov_len != sizeof(*out) || out->error != 0)
-		return;
+		return in->opcode == FUSE_INIT;
 	if (in->opcode == FUSE_INIT && iov[1].iov_len == sizeof(struct fuse_init_out)) {
 		complete_init(request, iov[1].iov_base);
 	} else if (in->opcode == FUSE_OPEN && iov[1].iov_len == sizeof(struct fuse_open_out)) {
@@ -170,6 +259,12 @@ void wire_complete_reply(struct request *request, const struct iovec *iov, int c
 		if (open_out->open_flags & FOPEN_DIRECT_IO)
 			open_out->open_flags |= WIRE_OPEN_PARALLEL_DIRECT_WRITES;
 	}
+	return in->opcode == FUSE_INIT;
+}
+
+bool wire_over_io_uring(const struct init_outcome *init)
+{
+	return init->flags & WIRE_OVER_IO_URING;
 }
 
 const char *wire_init_flags(char text[static 200], const struct init_outcome *init)
@@ -184,6 +279,7 @@ const char *wire_init_flags(char text[static 200], const struct init_outcome *in
 		{FUSE_PARALLEL_DIROPS, "parallel_dirops"},
 		{FUSE_MAX_PAGES, "max_pages"},
 		{WIRE_DIRECT_IO_ALLOW_MMAP, "direct_io_mmap"},
+		{WIRE_OVER_IO_URING, "over_io_uring"},
 	};
 	size_t length = 0;
 

@@ -5,6 +5,7 @@
 #ifndef FS_WIRE_H
 #define FS_WIRE_H
 
+#include <liburing.h>
 #include <sys/ioctl.h>
 #include "fs/channel.h"
 
@@ -22,11 +23,39 @@ bool wire_accept(struct request *request);
 /* Writes the header of a reply of @length bytes of data. */
 void wire_reply_header(void *header, const struct request *request, int error, size_t length);
 
+/* The error of a reply's header. */
+int wire_reply_error(const void *header);
+
+/* ---- FUSE over io_uring: headers and data come apart. ---- */
+
+/* Bytes of an entry's headers; and of the longest message that is put together in front of its
+ * data. */
+#define WIRE_URING_HEADERS 288
+#define WIRE_URING_MESSAGE (40 + 128)
+
+/*
+ * Puts the message of the request in @headers together in front of request->payload, where its data
+ * already are, and fills the request's message, length and unique. False: this is no message.
+ */
+bool wire_uring_accept(struct request *request, const void *headers);
+
+/* Puts a reply with the first @length bytes of the payload into @headers. */
+void wire_uring_reply(void *headers, const struct request *request, int error, size_t length);
+
+/* Prepares the command that hands an entry to queue @queue (@iov: its headers and its payload), or
+ * the reply to request @unique. */
+void wire_uring_register(struct io_uring_sqe *sqe, int fd, const struct iovec iov[static 2],
+			 uint16_t queue);
+void wire_uring_commit(struct io_uring_sqe *sqe, int fd, uint16_t queue, uint64_t unique);
+
 /*
  * A reply that libfuse made, on its way out: adds what this libfuse is too old to name, and notes
- * what INIT agreed. @iov is the whole reply.
+ * what INIT agreed. @iov is the whole reply. True: it answers INIT.
  */
-void wire_complete_reply(struct request *request, const struct iovec *iov, int count);
+bool wire_complete_reply(struct request *request, const struct iovec *iov, int count);
+
+/* Whether requests were agreed to come over io_uring. */
+bool wire_over_io_uring(const struct init_outcome *init);
 
 /* The names of the INIT flags that matter here and both sides have, for `.status`; separated by
  * spaces. */

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+/*
+ * An entry is a page, and behind it the memory for the data of a request. In the page: struct entry
+ * at its beginning, with the headers that the kernel reads and writes; at its end the message, put
+ * together from these headers so that it and the data are in one piece, as by descriptor. The data
+ * begin at a page boundary, ready for direct I/O, and are neither copied nor moved.
+ *
+ * An entry belongs to the kernel from its command to the completion of that, and to the worker from
+ * there to the next command, which is queued when the request has been served. Entries never change
+ * their worker, so that nothing here needs a lock.
+ */
+#include "fs/uring.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "core/buffer.h"
+#include "core/log.h"
+#include "fs/mount.h"
+#include "fs/transport.h"
+#include "fs/wire.h"
+
+struct entry {
+	struct request request;
+	struct ring_op op;
+	struct uring *uring;
+	uint16_t queue;
+	bool registered; /* the kernel has used it once, so it knows it */
+	struct iovec iov[2];
+	_Alignas(8) unsigned char headers[WIRE_URING_HEADERS];
+};
+
+_Static_assert(sizeof(struct entry) <= BUFFER_HEADER - WIRE_URING_MESSAGE,
+	       "entry and message share a page");
+
+struct uring {
+	struct channel *channel;
+	void *memory;
+	unsigned entries;
+	unsigned index, workers, depth;
+	_Atomic uint64_t requests; /* written by its worker only */
+};
+
+/* ---- Memory. ---- */
+
+/* How many CPUs a list of the kernel's like "0-3,8" names. */
+static unsigned count_cpus(const char *list)
+{
+	unsigned count = 0, first, last;
+	int used;
+
+	while (sscanf(list, "%u%n", &first, &used) == 1) {
+		list += used;
+		last = first;
+		if (sscanf(list, "-%u%n", &last, &used) == 1)
+			list += used;
+		count += last >= first ? last - first + 1 : 0;
+		if (*list++ != ',')
+			break;
+	}
+	return count;
+}
+
+unsigned uring_queues(void)
+{
+	char list[256] = "";
+	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
+	long configured = sysconf(_SC_NPROCESSORS_CONF);
+
+	if (file) {
+		if (!fgets(list, sizeof(list), file))
+			*list = '\0';
+		fclose(file);
+	}
+
+	unsigned count = count_cpus(list);
+
+	return count > 0 ? count : configured > 0 ? (unsigned)configured : 1;
+}
+
+struct uring *uring_new(unsigned index, unsigned workers, unsigned depth)
+{
+	struct uring *uring = calloc(1, sizeof(*uring));
+
+	if (!uring)
+		return NULL;
+	uring->index = index;
+	uring->workers = workers;
+	uring->depth = depth;
+	for (unsigned queue = index; queue < uring_queues(); queue += workers)
+		uring->entries += depth;
+	if (uring->entries == 0) /* more workers than queues */
+		return uring;
+	uring->memory = mmap(NULL, uring->entries * BUFFER_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (uring->memory != MAP_FAILED)
+		return uring;
+	free(uring);
+	return NULL;
+}
+
+void uring_free(struct uring *uring)
+{
+	if (uring && uring->entries > 0)
+		munmap(uring->memory, uring->entries * BUFFER_SIZE);
+	free(uring);
+}
+
+uint64_t uring_bytes(const struct uring *uring)
+{
+	return uring->entries * (uint64_t)BUFFER_SIZE;
+}
+
+uint64_t uring_requests(const struct uring *uring)
+{
+	return atomic_load_explicit(&uring->requests, memory_order_relaxed);
+}
+
+/* ---- Commands. ---- */
+
+static void entry_register(struct entry *entry)
+{
+	struct io_uring_sqe *sqe = worker_sqe();
+
+	wire_uring_register(sqe, entry->uring->channel->fd, entry->iov, entry->queue);
+	io_uring_sqe_set_data(sqe, &entry->op);
+}
+
+/* Hands the reply in the entry to the kernel, and with it the entry. */
+static void entry_commit(struct entry *entry)
+{
+	struct io_uring_sqe *sqe = worker_sqe();
+
+	wire_uring_commit(sqe, entry->uring->channel->fd, entry->queue, entry->request.unique);
+	io_uring_sqe_set_data(sqe, &entry->op);
+}
+
+/* ---- Replies. ---- */
+
+static struct entry *entry_of(struct request *request)
+{
+	return CONTAINER_OF(request, struct entry, request);
+}
+
+static void uring_reply(struct request *request, int error, size_t length)
+{
+	wire_uring_reply(entry_of(request)->headers, request, error, length);
+}
+
+/* A whole reply of libfuse's: its data go where the kernel looks for them. */
+static int uring_reply_raw(struct request *request, const struct iovec *iov, int count)
+{
+	char *payload = request->payload;
+	size_t length = 0;
+
+	for (int i = 1; i < count; i++) {
+		if (iov[i].iov_len > BUFFER_PAYLOAD - length)
+			return -EMSGSIZE;
+		memmove(payload + length, iov[i].iov_base, iov[i].iov_len);
+		length += iov[i].iov_len;
+	}
+	uring_reply(request, wire_reply_error(iov[0].iov_base), length);
+	return 0;
+}
+
+static void uring_release(struct request *request)
+{
+	entry_commit(entry_of(request));
+}
+
+static const struct request_ops uring_ops = {
+	.reply = uring_reply,
+	.reply_raw = uring_reply_raw,
+	.release = uring_release,
+};
+
+/* ---- Requests. ---- */
+
+static void entry_serve(struct entry *entry)
+{
+	struct uring *uring = entry->uring;
+	struct request *request = &entry->request;
+
+	entry->registered = true;
+	atomic_store_explicit(&uring->requests, uring_requests(uring) + 1, memory_order_relaxed);
+	*request = (struct request){
+		.ops = &uring_ops,
+		.channel = uring->channel,
+		.mount = uring->channel->mount,
+		.payload = (char *)entry + BUFFER_HEADER,
+	};
+
+	bool accepted = wire_uring_accept(request, entry->headers);
+
+	/* What is sent if nobody replies. */
+	uring_reply(request, accepted ? -EIO : -EPROTO, 0);
+	if (accepted && !uring->channel->stopped) {
+		channel_request(uring->channel, request);
+		return;
+	}
+	if (!accepted)
+		log_error(NULL, "the kernel sent a malformed request by its ring");
+	uring_release(request);
+}
+
+static bool is_end(int error)
+{
+	return error == -ENOTCONN || error == -ECONNABORTED || error == -ECANCELED ||
+	       error == -ENODEV;
+}
+
+/* The kernel gives the entry back: with a request, or with the reason why there will be none. */
+static void entry_done(struct ring_op *op, int result, unsigned flags)
+{
+	static struct log_limit limit;
+	struct entry *entry = CONTAINER_OF(op, struct entry, op);
+
+	(void)flags;
+	if (result == 0) {
+		entry_serve(entry);
+	} else if (is_end(result)) {
+		return;
+	} else if (entry->registered) {
+		/* Its request is lost, but the queue must not lose the entry. */
+		log_limited(&limit, LOG_LEVEL_ERROR, NULL, "cannot reply to the kernel: %s",
+			    strerror(-result));
+		entry->registered = false;
+		entry_register(entry);
+	} else {
+		log_limited(&limit, LOG_LEVEL_WARNING, NULL,
+			    "the kernel refuses FUSE over io_uring: %s; going on without",
+			    strerror(-result));
+	}
+}
+
+void uring_register(struct uring *uring, struct channel *channel)
+{
+	char *memory = uring->memory;
+
+	uring->channel = channel;
+	for (unsigned i = 0; i < uring->entries; i++, memory += BUFFER_SIZE) {
+		struct entry *entry = (struct entry *)(void *)memory;
+
+		entry->op.done = entry_done;
+		entry->uring = uring;
+		entry->queue = (uint16_t)(uring->index + i / uring->depth * uring->workers);
+		entry->iov[0] = (struct iovec){entry->headers, sizeof(entry->headers)};
+		entry->iov[1] = (struct iovec){memory + BUFFER_HEADER, BUFFER_PAYLOAD};
+		entry_register(entry);
+	}
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * FUSE over io_uring (Linux 6.14, module parameter enable_uring of fuse): the kernel puts requests
+ * into entries that a worker has handed it through its ring, and takes the reply of one and hands
+ * out the next by the same command.
+ *
+ * The kernel has a queue for each possible CPU, and a request goes to the queue of the CPU that its
+ * client runs on. Queue q belongs to worker q modulo the number of workers. Each queue has @depth
+ * entries, each with memory for the largest request: what comes beyond that waits in the kernel.
+ */
+#ifndef FS_URING_H
+#define FS_URING_H
+
+#include "core/error.h"
+#include "core/util.h"
+
+struct channel;
+struct uring;
+
+/* More entries for a queue have not been seen to help. */
+#define URING_DEPTH_MAX 32
+
+/* The kernel's queues: one for each possible CPU. */
+unsigned uring_queues(void);
+
+/*
+ * Entries for worker @index of @workers, @depth for each of its queues. The memory is taken only as
+ * far as it is touched. NULL: out of memory. Any thread.
+ */
+struct uring *uring_new(unsigned index, unsigned workers, unsigned depth);
+/* NULL is allowed. After the worker's end: until then the kernel may write to the entries. */
+void uring_free(struct uring *uring);
+
+/*
+ * Hands all entries to the kernel, for requests of @channel, on whose worker it is called. The
+ * kernel sends nothing before every queue of the mount has an entry. Where it refuses one it sends
+ * everything by descriptor instead, which is logged.
+ */
+void uring_register(struct uring *uring, struct channel *channel);
+
+/* Bytes of all entries; requests that have come through them. Any thread. */
+uint64_t uring_bytes(const struct uring *uring);
+uint64_t uring_requests(const struct uring *uring);
+
+#endif
