@@ -255,28 +255,24 @@ void mount_closed(struct mount *mount, int errnum)
 /* ---- Start. ---- */
 
 /*
- * Entries for the ring, to be used if INIT agrees. Without them all goes by descriptor. Each queue
- * gets as many as there is memory for, and at least one.
+ * Entries for the ring, to be used if INIT agrees. Without them all goes by descriptor.
  */
 static void prepare_uring(struct mount *mount)
 {
-	uint64_t depth = mount->settings->ring_memory / (uring_queues() * (uint64_t)BUFFER_SIZE);
+	uint64_t memory = mount->settings->ring_memory;
 	unsigned workers = workers_count();
 
 	if (mount->settings->transport == TRANSPORT_POLL)
 		mount->uring_refused = "transport = poll";
 	else if (!workers_take_commands())
 		mount->uring_refused = "this kernel has no io_uring commands";
-	else if (depth == 0)
+	else if (memory < uring_queues() * (uint64_t)BUFFER_SIZE)
 		mount->uring_refused = "ring_memory is less than one request for each CPU";
 	if (mount->uring_refused)
 		return;
 	for (unsigned i = 0; i < workers; i++) {
-		struct uring *uring =
-			uring_new(i, workers, (unsigned)min_u64(depth, URING_DEPTH_MAX));
-
-		mount->channels[i].uring = uring;
-		if (!uring)
+		mount->channels[i].uring = uring_new(i, workers, memory);
+		if (!mount->channels[i].uring)
 			mount->uring_refused = "out of memory";
 	}
 	mount->uring_ready = !mount->uring_refused;

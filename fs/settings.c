@@ -34,10 +34,10 @@ const struct option settings_options[] = {
 	 .offset = offsetof(struct settings, ring_memory),
 	 .min = 1 << 20,
 	 .max = (uint64_t)1 << 40,
-	 .fallback = "256M",
-	 .help = "The most memory that requests by io_uring may take, all together. The kernel has a "
-		 "queue for each CPU, and each is given room for up to 32 requests of 1 MiB; it is "
-		 "only taken as far as requests have been that large"},
+	 .fallback = "1G",
+	 .help = "The most memory for requests that come by io_uring: 1 MiB for each that is under "
+		 "way, of which only as much is taken as a request was long. What comes beyond that "
+		 "waits"},
 	{.name = "cache",
 	 .type = OPTION_ENUM,
 	 .offset = offsetof(struct settings, cache),

@@ -8,6 +8,11 @@
  * An entry belongs to the kernel from its command to the completion of that, and to the worker from
  * there to the next command, which is queued when the request has been served. Entries never change
  * their worker, so that nothing here needs a lock.
+ *
+ * What finds no entry waits in the kernel, behind requests that may be stuck in a disk: to other
+ * disks, or for `.status`. So a queue whose entries are all in use gets more, as long as there is
+ * memory. The kernel takes the entry that was last used, so that what a burst has added lies idle
+ * afterwards, and memory that was never touched takes none.
  */
 #include "fs/uring.h"
 #include <errno.h>
@@ -22,11 +27,25 @@
 #include "fs/transport.h"
 #include "fs/wire.h"
 
+/* A queue begins with few entries, and doubles them when all are in use. */
+#define ENTRIES_FIRST 4
+#define CHUNKS_MAX    12
+
+struct queue {
+	uint16_t number; /* the kernel's */
+	unsigned entries, busy;
+	unsigned chunk_count;
+	struct chunk {
+		char *memory;
+		unsigned entries;
+	} chunks[CHUNKS_MAX];
+};
+
 struct entry {
 	struct request request;
 	struct ring_op op;
 	struct uring *uring;
-	uint16_t queue;
+	struct queue *queue;
 	bool registered; /* the kernel has used it once, so it knows it */
 	struct iovec iov[2];
 	_Alignas(8) unsigned char headers[WIRE_URING_HEADERS];
@@ -37,10 +56,11 @@ _Static_assert(sizeof(struct entry) <= BUFFER_HEADER - WIRE_URING_MESSAGE,
 
 struct uring {
 	struct channel *channel;
-	void *memory;
-	unsigned entries;
-	unsigned index, workers, depth;
-	_Atomic uint64_t requests; /* written by its worker only */
+	struct queue *queues;
+	unsigned queue_count;
+	unsigned entries_max;
+	_Atomic unsigned entries;  /* of all queues; written by its worker only, as is the next */
+	_Atomic uint64_t requests;
 };
 
 /* ---- Memory. ---- */
@@ -80,37 +100,86 @@ unsigned uring_queues(void)
 	return count > 0 ? count : configured > 0 ? (unsigned)configured : 1;
 }
 
-struct uring *uring_new(unsigned index, unsigned workers, unsigned depth)
+static void entry_done(struct ring_op *op, int result, unsigned flags);
+
+static void entry_init(struct entry *entry, struct uring *uring, struct queue *queue)
 {
+	entry->op.done = entry_done;
+	entry->uring = uring;
+	entry->queue = queue;
+	entry->iov[0] = (struct iovec){entry->headers, sizeof(entry->headers)};
+	entry->iov[1] = (struct iovec){(char *)entry + BUFFER_HEADER, BUFFER_PAYLOAD};
+}
+
+static struct entry *chunk_entry(const struct chunk *chunk, unsigned index)
+{
+	return (struct entry *)(void *)(chunk->memory + index * BUFFER_SIZE);
+}
+
+/* Adds memory for up to @wanted entries; returns it, or NULL where there is none. */
+static const struct chunk *queue_add(struct uring *uring, struct queue *queue, unsigned wanted)
+{
+	unsigned entries = atomic_load_explicit(&uring->entries, memory_order_relaxed);
+	struct chunk *chunk = &queue->chunks[queue->chunk_count];
+
+	if (wanted > uring->entries_max - entries)
+		wanted = uring->entries_max - entries;
+	if (wanted == 0 || queue->chunk_count == CHUNKS_MAX)
+		return NULL;
+	chunk->memory = mmap(NULL, wanted * BUFFER_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (chunk->memory == MAP_FAILED)
+		return NULL;
+	chunk->entries = wanted;
+	for (unsigned i = 0; i < wanted; i++)
+		entry_init(chunk_entry(chunk, i), uring, queue);
+	queue->chunk_count++;
+	queue->entries += wanted;
+	atomic_store_explicit(&uring->entries, entries + wanted, memory_order_relaxed);
+	return chunk;
+}
+
+struct uring *uring_new(unsigned index, unsigned workers, uint64_t bytes)
+{
+	unsigned queues = uring_queues();
+	unsigned count = queues > index ? (queues - index + workers - 1) / workers : 0;
+	uint64_t for_each = bytes / BUFFER_SIZE / queues;
 	struct uring *uring = calloc(1, sizeof(*uring));
 
 	if (!uring)
 		return NULL;
-	uring->index = index;
-	uring->workers = workers;
-	uring->depth = depth;
-	for (unsigned queue = index; queue < uring_queues(); queue += workers)
-		uring->entries += depth;
-	if (uring->entries == 0) /* more workers than queues */
+	uring->queues = calloc(count, sizeof(*uring->queues));
+	uring->entries_max = (unsigned)min_u64(for_each * count, UINT32_MAX);
+	for (; uring->queues && uring->queue_count < count; uring->queue_count++) {
+		struct queue *queue = &uring->queues[uring->queue_count];
+
+		queue->number = (uint16_t)(index + uring->queue_count * workers);
+		if (!queue_add(uring, queue, (unsigned)min_u64(for_each, ENTRIES_FIRST)))
+			break;
+	}
+	if (uring->queue_count == count)
 		return uring;
-	uring->memory = mmap(NULL, uring->entries * BUFFER_SIZE, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (uring->memory != MAP_FAILED)
-		return uring;
-	free(uring);
+	uring_free(uring);
 	return NULL;
 }
 
 void uring_free(struct uring *uring)
 {
-	if (uring && uring->entries > 0)
-		munmap(uring->memory, uring->entries * BUFFER_SIZE);
+	if (!uring)
+		return;
+	for (unsigned i = 0; i < uring->queue_count; i++) {
+		const struct queue *queue = &uring->queues[i];
+
+		for (unsigned j = 0; j < queue->chunk_count; j++)
+			munmap(queue->chunks[j].memory, queue->chunks[j].entries * BUFFER_SIZE);
+	}
+	free(uring->queues);
 	free(uring);
 }
 
 uint64_t uring_bytes(const struct uring *uring)
 {
-	return uring->entries * (uint64_t)BUFFER_SIZE;
+	return atomic_load_explicit(&uring->entries, memory_order_relaxed) * (uint64_t)BUFFER_SIZE;
 }
 
 uint64_t uring_requests(const struct uring *uring)
@@ -124,8 +193,14 @@ static void entry_register(struct entry *entry)
 {
 	struct io_uring_sqe *sqe = worker_sqe();
 
-	wire_uring_register(sqe, entry->uring->channel->fd, entry->iov, entry->queue);
+	wire_uring_register(sqe, entry->uring->channel->fd, entry->iov, entry->queue->number);
 	io_uring_sqe_set_data(sqe, &entry->op);
+}
+
+static void chunk_register(const struct chunk *chunk)
+{
+	for (unsigned i = 0; i < chunk->entries; i++)
+		entry_register(chunk_entry(chunk, i));
 }
 
 /* Hands the reply in the entry to the kernel, and with it the entry. */
@@ -133,7 +208,8 @@ static void entry_commit(struct entry *entry)
 {
 	struct io_uring_sqe *sqe = worker_sqe();
 
-	wire_uring_commit(sqe, entry->uring->channel->fd, entry->queue, entry->request.unique);
+	wire_uring_commit(sqe, entry->uring->channel->fd, entry->queue->number,
+			  entry->request.unique);
 	io_uring_sqe_set_data(sqe, &entry->op);
 }
 
@@ -167,7 +243,10 @@ static int uring_reply_raw(struct request *request, const struct iovec *iov, int
 
 static void uring_release(struct request *request)
 {
-	entry_commit(entry_of(request));
+	struct entry *entry = entry_of(request);
+
+	entry->queue->busy--;
+	entry_commit(entry);
 }
 
 static const struct request_ops uring_ops = {
@@ -178,12 +257,25 @@ static const struct request_ops uring_ops = {
 
 /* ---- Requests. ---- */
 
+/* One entry less for the kernel: with the last one it gets more of them. */
+static void queue_take(struct uring *uring, struct queue *queue)
+{
+	const struct chunk *chunk;
+
+	if (++queue->busy < queue->entries)
+		return;
+	chunk = queue_add(uring, queue, queue->entries);
+	if (chunk)
+		chunk_register(chunk);
+}
+
 static void entry_serve(struct entry *entry)
 {
 	struct uring *uring = entry->uring;
 	struct request *request = &entry->request;
 
 	entry->registered = true;
+	queue_take(uring, entry->queue);
 	atomic_store_explicit(&uring->requests, uring_requests(uring) + 1, memory_order_relaxed);
 	*request = (struct request){
 		.ops = &uring_ops,
@@ -237,17 +329,7 @@ static void entry_done(struct ring_op *op, int result, unsigned flags)
 
 void uring_register(struct uring *uring, struct channel *channel)
 {
-	char *memory = uring->memory;
-
 	uring->channel = channel;
-	for (unsigned i = 0; i < uring->entries; i++, memory += BUFFER_SIZE) {
-		struct entry *entry = (struct entry *)(void *)memory;
-
-		entry->op.done = entry_done;
-		entry->uring = uring;
-		entry->queue = (uint16_t)(uring->index + i / uring->depth * uring->workers);
-		entry->iov[0] = (struct iovec){entry->headers, sizeof(entry->headers)};
-		entry->iov[1] = (struct iovec){memory + BUFFER_HEADER, BUFFER_PAYLOAD};
-		entry_register(entry);
-	}
+	for (unsigned i = 0; i < uring->queue_count; i++)
+		chunk_register(&uring->queues[i].chunks[0]);
 }

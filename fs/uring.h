@@ -5,8 +5,7 @@
  * out the next by the same command.
  *
  * The kernel has a queue for each possible CPU, and a request goes to the queue of the CPU that its
- * client runs on. Queue q belongs to worker q modulo the number of workers. Each queue has @depth
- * entries, each with memory for the largest request: what comes beyond that waits in the kernel.
+ * client runs on. Queue q belongs to worker q modulo the number of workers.
  */
 #ifndef FS_URING_H
 #define FS_URING_H
@@ -17,17 +16,15 @@
 struct channel;
 struct uring;
 
-/* More entries for a queue have not been seen to help. */
-#define URING_DEPTH_MAX 32
-
 /* The kernel's queues: one for each possible CPU. */
 unsigned uring_queues(void);
 
 /*
- * Entries for worker @index of @workers, @depth for each of its queues. The memory is taken only as
- * far as it is touched. NULL: out of memory. Any thread.
+ * Entries for the queues of worker @index of @workers, as many as are needed, but of no more than
+ * @bytes of memory for all queues of all workers together, which must suffice for one each; it is
+ * only taken as far as it is touched. NULL: out of memory. Any thread.
  */
-struct uring *uring_new(unsigned index, unsigned workers, unsigned depth);
+struct uring *uring_new(unsigned index, unsigned workers, uint64_t bytes);
 /* NULL is allowed. After the worker's end: until then the kernel may write to the entries. */
 void uring_free(struct uring *uring);
 
@@ -38,7 +35,7 @@ void uring_free(struct uring *uring);
  */
 void uring_register(struct uring *uring, struct channel *channel);
 
-/* Bytes of all entries; requests that have come through them. Any thread. */
+/* Bytes of the entries that there are; requests that have come through them. Any thread. */
 uint64_t uring_bytes(const struct uring *uring);
 uint64_t uring_requests(const struct uring *uring);
 

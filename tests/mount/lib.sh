@@ -259,13 +259,14 @@ answers_or_dead() {
 }
 
 # mount_disks CONFIG [ARGUMENT...]: in the foreground mode, as a child of the test, so that its
-# exit status can be seen. Its messages go to $work/log.
+# exit status can be seen. Its messages go to $work/log. By the transport that tests/run has set.
 mount_disks() {
 	local config=$1
 
 	shift
 	# A background child of a shell would ignore SIGINT.
-	env --default-signal=INT "$BUILD/diskfs" -f "$@" "$config" "$mnt" >"$work/log" 2>&1 &
+	env --default-signal=INT "$BUILD/diskfs" -f ${DISKFS_TRANSPORT:+-o transport=$DISKFS_TRANSPORT} \
+		"$@" "$config" "$mnt" >"$work/log" 2>&1 &
 	daemon_pid=$!
 	wait_for 30 answers_or_dead
 	if ! answers; then
