@@ -44,6 +44,15 @@ const struct option config_node_options[] = {
 		.fallback = "no",
 		.help = "Refuse every change of the disk. Several disks may then stand on it",
 	},
+	{
+		.name = "passthrough",
+		.type = OPTION_BOOL,
+		.offset = offsetof(struct node_values, passthrough),
+		.fallback = "no",
+		.help = "Let the kernel read and write the file of a disk that is nothing but a "
+			"raw file. It is as fast as that file then, but nothing is counted, and a "
+			"write beyond the end makes the file longer. Needs Linux 6.9 and root",
+	},
 	{.name = NULL},
 };
 
@@ -212,6 +221,7 @@ static void load_node(struct load *load, const struct ini_section *section,
 	options_init(config_node_options, values);
 	load_node_options(load, section, values);
 	node->read_only = values->read_only;
+	node->passthrough = values->passthrough;
 	node->file = values->file;
 	values->file = NULL;
 	if (values->driver)

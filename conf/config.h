@@ -7,7 +7,8 @@
  * [section] key: what is wrong" on the stream that the caller gives; all errors of a phase (lines,
  * values, links, cycles) are reported, not just the first.
  *
- * Options of every node, beside its driver's: driver (required), below, file, readonly.
+ * Options of every node, beside its driver's: driver (required), below, file, readonly,
+ * passthrough.
  * A node that nothing stands on is exported as `file`, or as its name with ".img" where it has
  * none. A node that several nodes stand on must be read-only.
  */
@@ -27,6 +28,7 @@ struct config_node {
 	void *values; /* the driver's options, until disk_open() takes them */
 	char *file;   /* as given, or NULL */
 	bool read_only;
+	bool passthrough;
 	struct config_node **below;
 	unsigned below_count;
 	unsigned above_count;

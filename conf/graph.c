@@ -262,8 +262,9 @@ static void export_nodes(struct load *load)
 
 		if (node->above_count == 0)
 			export_node(load, node);
-		else if (node->file)
-			load_error(load, load_section(load, node), "file",
+		else if (node->file || node->passthrough)
+			load_error(load, load_section(load, node),
+				   node->file ? "file" : "passthrough",
 				   "other disks stand on this one, so it is no file in the mount");
 	}
 }

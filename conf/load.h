@@ -18,6 +18,7 @@ struct node_values {
 	struct string_list below;
 	char *file;
 	bool read_only;
+	bool passthrough;
 };
 
 struct load {

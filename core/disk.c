@@ -194,6 +194,13 @@ const char *unmap_behaviour_name(enum unmap_behaviour behaviour)
 	return names[behaviour];
 }
 
+int disk_raw_file(struct disk *disk, struct err *err)
+{
+	if (disk->driver->raw_file)
+		return disk->driver->raw_file(disk, err);
+	return err_set(err, "driver '%s' is more than a raw file", disk->driver->name);
+}
+
 const struct pr_ops *disk_pr(const struct disk *disk)
 {
 	return disk->driver->pr;

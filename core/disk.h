@@ -134,6 +134,11 @@ struct driver {
 	/* Bytes of storage that the disk takes now; cheap. NULL: all of its size. */
 	int (*allocated)(struct disk *disk, uint64_t *bytes);
 	int (*eject)(struct disk *disk);
+	/*
+	 * A descriptor, open as long as the disk, whose bytes are the disk's, each at its place, so
+	 * that somebody may go there past the driver; or -1 with the reason in @err. NULL: never.
+	 */
+	int (*raw_file)(struct disk *disk, struct err *err);
 	/* A disk below has another sector count now: recompute ours by the driver's rule. NULL:
 	 * ours stays. */
 	void (*below_resized)(struct disk *disk);
@@ -217,6 +222,9 @@ const struct pr_ops *disk_pr(const struct disk *disk);
 /* Adds what the disk is, its driver's fields, its counters, and the disks below, as fields of
  * @report. */
 void disk_inspect(struct disk *disk, struct report *report);
+
+/* The file that is the disk, see struct driver; or -1 with the reason in @err. Any thread. */
+int disk_raw_file(struct disk *disk, struct err *err);
 
 /* ---- Operations. In a task; 0 or an error of core/error.h. ---- */
 

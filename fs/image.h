@@ -28,6 +28,8 @@ struct image {
 	const char *name;
 	uint64_t node_id;
 	struct disk *disk;
+	bool passthrough;	/* the kernel is to read and write the disk's file */
+	_Atomic int backing_id; /* the kernel's number of that file; 0: not yet */
 	/* Attributes that the user may change; for the life of the mount. */
 	pthread_mutex_t mutex;
 	mode_t mode; /* permission bits */

@@ -21,6 +21,7 @@
 #include "core/buffer.h"
 #include "core/log.h"
 #include "fs/ops.h"
+#include "fs/passthrough.h"
 #include "fs/uring.h"
 #include "fs/wire.h"
 
@@ -87,6 +88,8 @@ static int images_make(struct mount *mount, struct err *err)
 				       other->name, export->file);
 		image_init(&mount->images[i], export->file, node_id, export->node->disk,
 			   (mode_t)settings->mode, settings->uid, settings->gid);
+		mount->images[i].passthrough = export->node->passthrough;
+		mount->passthrough |= export->node->passthrough;
 		mount->image_count++;
 		table_insert(mount, i);
 	}
@@ -291,6 +294,7 @@ static void begin_uring(struct mount *mount)
 
 void mount_disconnect(struct mount *mount)
 {
+	passthrough_check(mount);
 	if (mount->session) {
 		fuse_session_unmount(mount->session);
 		fuse_session_destroy(mount->session);
@@ -400,7 +404,9 @@ int mount_start(struct mount *mount, const char *mountpoint, const char *options
 		while (sem_wait(&mount->settled) < 0)
 			;
 		begin_uring(mount);
-		result = mount_probe(mount, err);
+		result = passthrough_begin(mount, err);
+		if (result == 0)
+			result = mount_probe(mount, err);
 		if (result < 0)
 			mount_stop_channels(mount);
 	}

@@ -41,9 +41,10 @@ struct mount {
 	struct kernel_link link;
 	struct channel *channels; /* one for each worker */
 	unsigned channel_count;
-	int event_fd;		  /* readable once the kernel has ended the mount */
+	int event_fd; /* readable once the kernel has ended the mount */
 	_Atomic unsigned closed_channels;
 	sem_t settled; /* posted once INIT has been answered, or the kernel has ended the mount */
+	bool passthrough;	   /* some image wants it */
 	bool uring_ready;	   /* the channels have entries for the ring */
 	const char *uring_refused; /* why the ring is not used */
 };

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include "core/buffer.h"
 #include "fs/mount.h"
+#include "fs/passthrough.h"
 
 #define CACHE_SECONDS 1.0
 
@@ -260,11 +261,16 @@ static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 
 /* ---- Files. ---- */
 
-static int open_image(const struct mount *mount, struct image *image, pid_t pid,
+static int open_image(struct mount *mount, struct image *image, pid_t pid,
 		      struct fuse_file_info *fi)
 {
 	bool cached = mount->settings->cache != CACHE_NONE;
 
+	if (image->passthrough) {
+		int error = passthrough_open(mount, image);
+
+		return error ? error : image_open(image, fi->flags, pid);
+	}
 	/*
 	 * An O_DIRECT opener bypasses the page cache by its open, too, not only by its flag: writes
 	 * of a cached open exclude one another in the kernel.

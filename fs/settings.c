@@ -26,8 +26,10 @@ const struct option settings_options[] = {
 	 .offset = offsetof(struct settings, transport),
 	 .choices = transport_choices,
 	 .fallback = "auto",
-	 .help = "How requests come from the kernel: by descriptor, or by io_uring where the kernel "
-		 "offers that (Linux 6.14, parameter enable_uring of its module fuse) and otherwise "
+	 .help = "How requests come from the kernel: by descriptor, or by io_uring where the "
+		 "kernel "
+		 "offers that (Linux 6.14, parameter enable_uring of its module fuse) and "
+		 "otherwise "
 		 "by descriptor"},
 	{.name = "ring_memory",
 	 .type = OPTION_SIZE,
@@ -36,7 +38,8 @@ const struct option settings_options[] = {
 	 .max = (uint64_t)1 << 40,
 	 .fallback = "1G",
 	 .help = "The most memory for requests that come by io_uring: 1 MiB for each that is under "
-		 "way, of which only as much is taken as a request was long. What comes beyond that "
+		 "way, of which only as much is taken as a request was long. What comes beyond "
+		 "that "
 		 "waits"},
 	{.name = "cache",
 	 .type = OPTION_ENUM,

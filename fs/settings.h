@@ -19,10 +19,10 @@ enum transport {
 };
 
 struct settings {
-	uint64_t workers; /* 0: as many as CPUs */
-	int transport;	  /* enum transport */
+	uint64_t workers;     /* 0: as many as CPUs */
+	int transport;	      /* enum transport */
 	uint64_t ring_memory; /* bytes */
-	int cache;	  /* enum cache_policy */
+	int cache;	      /* enum cache_policy */
 	char *user, *group;
 	uint64_t mode;
 	bool allow_other;

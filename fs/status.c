@@ -162,6 +162,9 @@ static char *report_text(struct mount *mount, enum report_format format, size_t 
 	report_object_begin(report, "images");
 	for (size_t i = 0; i < mount->image_count; i++) {
 		report_object_begin(report, mount->images[i].name);
+		if (mount->images[i].passthrough)
+			report_string(report, "served_by",
+				      "the kernel: passthrough, reads and writes are not counted");
 		disk_inspect(mount->images[i].disk, report);
 		report_object_end(report);
 	}

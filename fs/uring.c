@@ -59,7 +59,7 @@ struct uring {
 	struct queue *queues;
 	unsigned queue_count;
 	unsigned entries_max;
-	_Atomic unsigned entries;  /* of all queues; written by its worker only, as is the next */
+	_Atomic unsigned entries; /* of all queues; written by its worker only, as is the next */
 	_Atomic uint64_t requests;
 };
 

@@ -26,8 +26,22 @@
 #define WIRE_OPEN_PARALLEL_DIRECT_WRITES (1U << 6)
 /* Linux 5.17: INIT has a second word of flags. */
 #define WIRE_INIT_EXT (1U << 30)
+/* Linux 6.9, protocol 7.40. INIT says how many file systems may lie below one another, counting
+ * this one: 2 is the kernel's maximum. */
+#define WIRE_PASSTHROUGH      ((uint64_t)1 << 37)
+#define WIRE_OPEN_PASSTHROUGH (1U << 7)
+#define WIRE_STACK_DEPTH      2
+#define WIRE_IOC_BACKING_OPEN _IOW(229, 1, struct wire_backing_map)
+
+/* struct fuse_backing_map */
+struct wire_backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+
 /* Linux 6.14, protocol 7.42. */
-#define WIRE_OVER_IO_URING ((uint64_t)1 << 41)
+#define WIRE_OVER_IO_URING	    ((uint64_t)1 << 41)
 #define WIRE_URING_REGISTER	    1
 #define WIRE_URING_COMMIT_AND_FETCH 2
 
@@ -134,8 +148,7 @@ void wire_uring_commit(struct io_uring_sqe *sqe, int fd, uint16_t queue, uint64_
 {
 	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, NULL, 0, 0);
 	sqe->cmd_op = WIRE_URING_COMMIT_AND_FETCH;
-	wire_uring_command(sqe,
-			   &(struct wire_uring_command){.commit_id = unique, .queue = queue});
+	wire_uring_command(sqe, &(struct wire_uring_command){.commit_id = unique, .queue = queue});
 }
 
 /* The body of the message, or NULL where it is shorter than @size. */
@@ -231,16 +244,34 @@ static void complete_init(struct request *request, struct fuse_init_out *out)
 		return;
 	if (in->flags & WIRE_INIT_EXT) {
 		uint64_t wanted = WIRE_DIRECT_IO_ALLOW_MMAP |
-				  (request->mount->uring_ready ? WIRE_OVER_IO_URING : 0);
+				  (request->mount->uring_ready ? WIRE_OVER_IO_URING : 0) |
+				  (request->mount->passthrough ? WIRE_PASSTHROUGH : 0);
 
 		out->flags |= WIRE_INIT_EXT;
 		out->flags2 |= in->flags2 & (uint32_t)(wanted >> 32);
+		if (out->flags2 & (uint32_t)(WIRE_PASSTHROUGH >> 32))
+			out->unused[0] = WIRE_STACK_DEPTH; /* max_stack_depth since 7.40 */
 	}
 	/* An abort of the connection is told apart from an unmount. */
 	out->flags |= in->flags & FUSE_ABORT_ERROR;
 	init->minor = in->minor;
 	init->flags = out->flags | (uint64_t)out->flags2 << 32;
 	init->max_write = out->max_write;
+}
+
+/* What libfuse 3.14.0 cannot say. */
+static void complete_open(const struct request *request, struct fuse_open_out *out)
+{
+	const struct fuse_in_header *in = request->message;
+	const struct image *image = image_find(request->mount, in->nodeid);
+
+	if (image && image->passthrough) {
+		out->open_flags = WIRE_OPEN_PASSTHROUGH;
+		out->padding = (uint32_t)image->backing_id; /* backing_id since 7.40 */
+	} else if (out->open_flags & FOPEN_DIRECT_IO) {
+		/* A kernel that does not know it ignores it. */
+		out->open_flags |= WIRE_OPEN_PARALLEL_DIRECT_WRITES;
+	}
 }
 
 bool wire_complete_reply(struct request *request, const struct iovec *iov, int count)
@@ -253,13 +284,22 @@ bool wire_complete_reply(struct request *request, const struct iovec *iov, int c
 	if (in->opcode == FUSE_INIT && iov[1].iov_len == sizeof(struct fuse_init_out)) {
 		complete_init(request, iov[1].iov_base);
 	} else if (in->opcode == FUSE_OPEN && iov[1].iov_len == sizeof(struct fuse_open_out)) {
-		struct fuse_open_out *open_out = iov[1].iov_base;
-
-		/* libfuse 3.14.0 cannot say this; a kernel that does not know it ignores it. */
-		if (open_out->open_flags & FOPEN_DIRECT_IO)
-			open_out->open_flags |= WIRE_OPEN_PARALLEL_DIRECT_WRITES;
+		complete_open(request, iov[1].iov_base);
 	}
 	return in->opcode == FUSE_INIT;
+}
+
+int wire_backing_open(int fuse_fd, int fd)
+{
+	const struct wire_backing_map map = {.fd = fd};
+	int id = ioctl(fuse_fd, WIRE_IOC_BACKING_OPEN, &map);
+
+	return id < 0 ? -errno : id;
+}
+
+bool wire_passthrough(const struct init_outcome *init)
+{
+	return init->flags & WIRE_PASSTHROUGH;
 }
 
 bool wire_over_io_uring(const struct init_outcome *init)
@@ -279,6 +319,7 @@ const char *wire_init_flags(char text[static 200], const struct init_outcome *in
 		{FUSE_PARALLEL_DIROPS, "parallel_dirops"},
 		{FUSE_MAX_PAGES, "max_pages"},
 		{WIRE_DIRECT_IO_ALLOW_MMAP, "direct_io_mmap"},
+		{WIRE_PASSTHROUGH, "passthrough"},
 		{WIRE_OVER_IO_URING, "over_io_uring"},
 	};
 	size_t length = 0;

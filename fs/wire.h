@@ -54,7 +54,15 @@ void wire_uring_commit(struct io_uring_sqe *sqe, int fd, uint16_t queue, uint64_
  */
 bool wire_complete_reply(struct request *request, const struct iovec *iov, int count);
 
-/* Whether requests were agreed to come over io_uring. */
+/*
+ * Makes the open file @fd known to the kernel's side of the mount of @fuse_fd, as one that it may
+ * read and write by itself. Returns its number there, more than 0 and good until the end of the
+ * connection, or a negative errno.
+ */
+int wire_backing_open(int fuse_fd, int fd);
+
+/* Whether passthrough was agreed; whether requests were agreed to come over io_uring. */
+bool wire_passthrough(const struct init_outcome *init);
 bool wire_over_io_uring(const struct init_outcome *init);
 
 /* The names of the INIT flags that matter here and both sides have, for `.status`; separated by
