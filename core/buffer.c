@@ -1,7 +1,26 @@
 // SPDX-License-Identifier: MIT
 #include "core/buffer.h"
+#include <assert.h>
 #include <sys/mman.h>
 #include "core/worker_private.h"
+
+static size_t payload = BUFFER_PAYLOAD;
+
+void buffers_set_payload(size_t bytes)
+{
+	assert(bytes >= BUFFER_PAYLOAD);
+	payload = bytes;
+}
+
+size_t buffer_payload(void)
+{
+	return payload;
+}
+
+size_t buffer_size(void)
+{
+	return BUFFER_HEADER + payload;
+}
 
 static void buffer_count(struct worker *worker, int64_t bytes)
 {
@@ -20,18 +39,18 @@ void *buffer_get(void)
 		worker->buffers.idle--;
 		return buffer;
 	}
-	buffer = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE,
+	buffer = mmap(NULL, buffer_size(), PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (buffer == MAP_FAILED)
 		return NULL;
-	buffer_count(worker, (int64_t)BUFFER_SIZE);
+	buffer_count(worker, (int64_t)buffer_size());
 	return buffer;
 }
 
 static void buffer_free(struct worker *worker, void *buffer)
 {
-	munmap(buffer, BUFFER_SIZE);
-	buffer_count(worker, -(int64_t)BUFFER_SIZE);
+	munmap(buffer, buffer_size());
+	buffer_count(worker, -(int64_t)buffer_size());
 }
 
 void buffer_put(void *buffer)

@@ -11,11 +11,17 @@
 
 #include "core/util.h"
 
-/* A page for headers and BUFFER_PAYLOAD bytes behind it. */
+/* A page for headers, and at least BUFFER_PAYLOAD bytes behind it. */
 #define BUFFER_HEADER	 ((size_t)4096)
 #define BUFFER_PAYLOAD	 ((size_t)1024 * 1024)
-#define BUFFER_SIZE	 (BUFFER_HEADER + BUFFER_PAYLOAD)
 #define BUFFERS_IDLE_MAX 64
+
+/* Sets the bytes behind the header, a multiple of a page, for the life of the process. Before
+ * workers_start(). */
+void buffers_set_payload(size_t bytes);
+
+size_t buffer_payload(void); /* the bytes behind the header */
+size_t buffer_size(void);    /* with it */
 
 void *buffer_get(void); /* NULL: no memory */
 void buffer_put(void *buffer);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "backends/list.h"
 #include "conf/config.h"
+#include "core/buffer.h"
 #include "core/log.h"
 #include "core/worker.h"
 #include "fs/command_line.h"
@@ -212,6 +213,7 @@ static int run(const struct settings *settings, struct config *config, const cha
 		fprintf(stderr, "diskfs: out of memory\n");
 		return EXIT_FAILURE;
 	}
+	buffers_set_payload(settings->max_request);
 	if (workers_start((unsigned)settings->workers, &err) < 0) {
 		complain(&err);
 		mount_free(mount);

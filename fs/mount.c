@@ -269,7 +269,7 @@ static void prepare_uring(struct mount *mount)
 		mount->uring_refused = "transport = poll";
 	else if (!workers_take_commands())
 		mount->uring_refused = "this kernel has no io_uring commands";
-	else if (memory < uring_queues() * (uint64_t)BUFFER_SIZE)
+	else if (memory < uring_queues() * (uint64_t)buffer_size())
 		mount->uring_refused = "ring_memory is less than one request for each CPU";
 	if (mount->uring_refused)
 		return;

@@ -51,7 +51,7 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
 				       FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_IOCTL_DIR);
 	if (mount->settings->cache == CACHE_WRITEBACK)
 		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
-	conn->max_write = BUFFER_PAYLOAD;
+	conn->max_write = (unsigned)buffer_payload();
 	conn->max_background = BACKGROUND_MAX;
 	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
 }
@@ -316,7 +316,7 @@ static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	result = status_read(mount_of(req), fi->fh, data, min_u64(size, BUFFER_SIZE),
+	result = status_read(mount_of(req), fi->fh, data, min_u64(size, buffer_size()),
 			     (uint64_t)offset);
 	if (result < 0)
 		fuse_reply_err(req, (int)-result);

@@ -102,7 +102,7 @@ static struct request *request_read(struct channel *channel)
 
 	/* ENOENT: the request was taken back while it was being read. */
 	do
-		length = read(channel->fd, message, WIRE_WRITE_HEADERS + BUFFER_PAYLOAD);
+		length = read(channel->fd, message, WIRE_WRITE_HEADERS + buffer_payload());
 	while (length < 0 && (errno == EINTR || errno == ENOENT));
 	if (length <= 0) {
 		if (errno != EAGAIN) {

@@ -32,7 +32,7 @@ struct request {
 	void *message; /* header and body, as on the wire */
 	size_t length;
 	/*
-	 * BUFFER_PAYLOAD bytes at a page boundary: the data of a WRITE arrives here, that of a READ
+	 * buffer_payload() bytes, at a page boundary: the data of a WRITE arrives here, that of a READ
 	 * is put here. It may overlap the message.
 	 */
 	void *payload;

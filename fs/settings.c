@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "core/buffer.h"
 #include "core/worker.h"
 
 /* More than this many workers by default has not been seen to help. */
@@ -41,6 +43,15 @@ const struct option settings_options[] = {
 		 "way, of which only as much is taken as a request was long. What comes beyond "
 		 "that "
 		 "waits"},
+	{.name = "max_request",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct settings, max_request),
+	 .flags = OPTION_POWER_OF_TWO,
+	 .min = BUFFER_PAYLOAD,
+	 .max = 64 * MIB,
+	 .fallback = "1M",
+	 .help = "The largest request that the kernel sends in one piece. More than 1M needs Linux "
+		 "6.13, and a larger fs.fuse.max_pages_limit (sysctl) before the mount"},
 	{.name = "cache",
 	 .type = OPTION_ENUM,
 	 .offset = offsetof(struct settings, cache),
@@ -117,6 +128,26 @@ static int resolve_owner(struct settings *settings, struct err *err)
 	return 0;
 }
 
+/* The largest request that the kernel sends; it tells by how much it may be raised since 6.13. */
+static int check_max_request(const struct settings *settings, struct err *err)
+{
+	unsigned long long pages = 0, page = (unsigned long long)sysconf(_SC_PAGESIZE);
+	FILE *file = fopen("/proc/sys/fs/fuse/max_pages_limit", "re");
+
+	if (file) {
+		if (fscanf(file, "%llu", &pages) != 1)
+			pages = 0;
+		fclose(file);
+	}
+	if (settings->max_request <= max_u64(pages * page, BUFFER_PAYLOAD))
+		return 0;
+	return err_set_key(err, "max_request",
+			   "this kernel sends no more than %llu bytes at once: %s",
+			   (unsigned long long)max_u64(pages * page, BUFFER_PAYLOAD),
+			   pages > 0 ? "raise the sysctl fs.fuse.max_pages_limit"
+				     : "Linux 6.13 can");
+}
+
 int settings_resolve(struct settings *settings, struct err *err)
 {
 	if (settings->workers == 0) {
@@ -125,6 +156,8 @@ int settings_resolve(struct settings *settings, struct err *err)
 		settings->workers =
 			min_u64(max_u64(cpus > 0 ? (uint64_t)cpus : 1, 1), WORKERS_DEFAULT_MAX);
 	}
+	if (check_max_request(settings, err) < 0)
+		return -1;
 	return resolve_owner(settings, err);
 }
 

@@ -22,6 +22,7 @@ struct settings {
 	uint64_t workers;     /* 0: as many as CPUs */
 	int transport;	      /* enum transport */
 	uint64_t ring_memory; /* bytes */
+	uint64_t max_request; /* bytes */
 	int cache;	      /* enum cache_policy */
 	char *user, *group;
 	uint64_t mode;

@@ -108,12 +108,12 @@ static void entry_init(struct entry *entry, struct uring *uring, struct queue *q
 	entry->uring = uring;
 	entry->queue = queue;
 	entry->iov[0] = (struct iovec){entry->headers, sizeof(entry->headers)};
-	entry->iov[1] = (struct iovec){(char *)entry + BUFFER_HEADER, BUFFER_PAYLOAD};
+	entry->iov[1] = (struct iovec){(char *)entry + BUFFER_HEADER, buffer_payload()};
 }
 
 static struct entry *chunk_entry(const struct chunk *chunk, unsigned index)
 {
-	return (struct entry *)(void *)(chunk->memory + index * BUFFER_SIZE);
+	return (struct entry *)(void *)(chunk->memory + index * buffer_size());
 }
 
 /* Adds memory for up to @wanted entries; returns it, or NULL where there is none. */
@@ -126,7 +126,7 @@ static const struct chunk *queue_add(struct uring *uring, struct queue *queue, u
 		wanted = uring->entries_max - entries;
 	if (wanted == 0 || queue->chunk_count == CHUNKS_MAX)
 		return NULL;
-	chunk->memory = mmap(NULL, wanted * BUFFER_SIZE, PROT_READ | PROT_WRITE,
+	chunk->memory = mmap(NULL, wanted * buffer_size(), PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (chunk->memory == MAP_FAILED)
 		return NULL;
@@ -143,7 +143,7 @@ struct uring *uring_new(unsigned index, unsigned workers, uint64_t bytes)
 {
 	unsigned queues = uring_queues();
 	unsigned count = queues > index ? (queues - index + workers - 1) / workers : 0;
-	uint64_t for_each = bytes / BUFFER_SIZE / queues;
+	uint64_t for_each = bytes / buffer_size() / queues;
 	struct uring *uring = calloc(1, sizeof(*uring));
 
 	if (!uring)
@@ -171,7 +171,7 @@ void uring_free(struct uring *uring)
 		const struct queue *queue = &uring->queues[i];
 
 		for (unsigned j = 0; j < queue->chunk_count; j++)
-			munmap(queue->chunks[j].memory, queue->chunks[j].entries * BUFFER_SIZE);
+			munmap(queue->chunks[j].memory, queue->chunks[j].entries * buffer_size());
 	}
 	free(uring->queues);
 	free(uring);
@@ -179,7 +179,8 @@ void uring_free(struct uring *uring)
 
 uint64_t uring_bytes(const struct uring *uring)
 {
-	return atomic_load_explicit(&uring->entries, memory_order_relaxed) * (uint64_t)BUFFER_SIZE;
+	return atomic_load_explicit(&uring->entries, memory_order_relaxed) *
+	       (uint64_t)buffer_size();
 }
 
 uint64_t uring_requests(const struct uring *uring)
@@ -232,7 +233,7 @@ static int uring_reply_raw(struct request *request, const struct iovec *iov, int
 	size_t length = 0;
 
 	for (int i = 1; i < count; i++) {
-		if (iov[i].iov_len > BUFFER_PAYLOAD - length)
+		if (iov[i].iov_len > buffer_payload() - length)
 			return -EMSGSIZE;
 		memmove(payload + length, iov[i].iov_base, iov[i].iov_len);
 		length += iov[i].iov_len;

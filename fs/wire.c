@@ -15,6 +15,7 @@
 #include <linux/fuse.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "core/buffer.h"
 #include "core/log.h"
 #include "fs/image.h"
@@ -108,7 +109,7 @@ bool wire_uring_accept(struct request *request, const void *headers)
 	const struct fuse_in_header *in = &from->in_out.in;
 	size_t data = from->entry.payload_size;
 
-	if (data > BUFFER_PAYLOAD || in->len < sizeof(*in) + data ||
+	if (data > buffer_payload() || in->len < sizeof(*in) + data ||
 	    in->len - sizeof(*in) - data > sizeof(from->body))
 		return false;
 
@@ -169,7 +170,7 @@ static void serve_read(struct request *request, struct image *image)
 	const struct fuse_read_in *body = wire_body(request, sizeof(*body));
 	ssize_t result = -EINVAL;
 
-	if (body && body->size <= BUFFER_PAYLOAD)
+	if (body && body->size <= buffer_payload())
 		result = image_read(image, request->payload, body->size, body->offset,
 				    (int)body->flags);
 	if (result < 0)
@@ -251,6 +252,12 @@ static void complete_init(struct request *request, struct fuse_init_out *out)
 		out->flags2 |= in->flags2 & (uint32_t)(wanted >> 32);
 		if (out->flags2 & (uint32_t)(WIRE_PASSTHROUGH >> 32))
 			out->unused[0] = WIRE_STACK_DEPTH; /* max_stack_depth since 7.40 */
+	}
+	/* libfuse 3.14 stops at 1 MiB. The kernel lowers what is more than it allows. */
+	if ((out->flags & FUSE_MAX_PAGES) && buffer_payload() > out->max_write) {
+		out->max_write = (uint32_t)buffer_payload();
+		out->max_pages = (uint16_t)min_u64(buffer_payload() / (size_t)sysconf(_SC_PAGESIZE),
+						   UINT16_MAX);
 	}
 	/* An abort of the connection is told apart from an unmount. */
 	out->flags |= in->flags & FUSE_ABORT_ERROR;

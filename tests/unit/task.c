@@ -330,7 +330,7 @@ static void test_pool_is_reused(void **state)
 	assert_true(pool.before.stacks > 0);
 	assert_true(pool.before.buffer_bytes > 0);
 	assert_true(pool.after.stacks <= pool.before.stacks + 8);
-	assert_true(pool.after.buffer_bytes <= pool.before.buffer_bytes + 8 * BUFFER_SIZE);
+	assert_true(pool.after.buffer_bytes <= pool.before.buffer_bytes + 8 * buffer_size());
 	assert_int_equal(pool.heap_after, pool.heap_before);
 	assert_int_equal(pool.after.tasks, 1);
 }

@@ -284,17 +284,17 @@ static void test_buffers_task(void *argument)
 			return;
 		CHECK(is_aligned((uintptr_t)buffers[i], 4096));
 		memset(buffers[i], (int)i, BUFFER_HEADER);
-		buffers[i][BUFFER_SIZE - 1] = (char)i;
+		buffers[i][buffer_size() - 1] = (char)i;
 	}
 	worker_read_numbers(worker_index(), &numbers);
-	CHECK_EQ(numbers.buffer_bytes, BUFFERS * BUFFER_SIZE);
+	CHECK_EQ(numbers.buffer_bytes, BUFFERS * buffer_size());
 	for (unsigned i = 0; i < BUFFERS; i++) {
 		CHECK_EQ(bytes_differ(buffers[i], BUFFER_HEADER, (int)i), BUFFER_HEADER);
-		CHECK_EQ(buffers[i][BUFFER_SIZE - 1], (char)i);
+		CHECK_EQ(buffers[i][buffer_size() - 1], (char)i);
 		buffer_put(buffers[i]);
 	}
 	worker_read_numbers(worker_index(), &numbers);
-	CHECK_EQ(numbers.buffer_bytes, BUFFERS_IDLE_MAX * BUFFER_SIZE);
+	CHECK_EQ(numbers.buffer_bytes, BUFFERS_IDLE_MAX * buffer_size());
 }
 RUN_IN_TASK(test_buffers)
 
