@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 requires mkfs.ext4 e2fsck debugfs setsid python3
 requires_fuse
-guest=$("$(dirname "$0")/../../scripts/guest" 2>&1) || skip_all "no guest: $guest"
+guest=$("$(dirname "$0")/../../scripts/guest" uml 2>&1) || skip_all "no guest: $guest"
 
 config <<EOT
 [file]
