@@ -270,6 +270,12 @@ static void queue_take(struct uring *uring, struct queue *queue)
 		chunk_register(chunk);
 }
 
+static void entry_refuse(struct entry *entry, int error)
+{
+	uring_reply(&entry->request, error, 0);
+	uring_release(&entry->request);
+}
+
 static void entry_serve(struct entry *entry)
 {
 	struct uring *uring = entry->uring;
@@ -285,17 +291,15 @@ static void entry_serve(struct entry *entry)
 		.payload = (char *)entry + BUFFER_HEADER,
 	};
 
-	bool accepted = wire_uring_accept(request, entry->headers);
-
-	/* What is sent if nobody replies. */
-	uring_reply(request, accepted ? -EIO : -EPROTO, 0);
-	if (accepted && !uring->channel->stopped) {
-		channel_request(uring->channel, request);
-		return;
-	}
-	if (!accepted)
+	if (!wire_uring_accept(request, entry->headers)) {
 		log_error(NULL, "the kernel sent a malformed request by its ring");
-	uring_release(request);
+		entry_refuse(entry, -EPROTO);
+	} else if (uring->channel->stopped) {
+		entry_refuse(entry, -ENOTCONN);
+	} else {
+		uring_reply(request, -EIO, 0); /* for the case that nobody replies */
+		channel_request(uring->channel, request);
+	}
 }
 
 static bool is_end(int error)
