@@ -249,10 +249,11 @@ config() {
 	cat >"$conf"
 }
 
-# The answer of a mounted diskfs.
+# The answer of a mounted diskfs, and not of the kernel, which remembers the attributes of a dead one
+# for a second.
 answers() {
-	[ -e "$mnt/.status" ]
-}
+	read -r _ <"$mnt/.status"
+} 2>/dev/null
 
 answers_or_dead() {
 	answers || dead "$daemon_pid"
