@@ -41,20 +41,6 @@ log_says() {
 	check_match "$1" cat "$work/log"
 }
 
-# The daemon ends by itself, with this status: ends_with STATUS [SECONDS]
-ends_with() {
-	local status=0
-
-	if ! wait_for "${2:-30}" dead "$daemon_pid"; then
-		not_ok "diskfs does not end"
-		kill -KILL "$daemon_pid"
-	fi
-	wait "$daemon_pid" || status=$?
-	daemon_pid=
-	check_equal "$1" $status "the status of diskfs"
-	sanitizer_check
-}
-
 # A client that writes and notes what is acknowledged, and one that only makes noise.
 load_begins() {
 	local before
@@ -208,18 +194,9 @@ PY
 }
 
 connection_aborted() {
-	local connections=/sys/fs/fuse/connections device
-
 	mount_disks "$conf"
-	if ! [ -e $connections/abort ] && [ -z "$(ls $connections 2>/dev/null)" ]; then
-		mkdir -p "$work/control"
-		check mount -t fusectl none "$work/control" || { unmount_disks; return; }
-		cleanup_fn unmount_lazily "$work/control"
-		connections=$work/control
-	fi
-	device=$(stat -c %d "$mnt")
 	load_begins
-	echo 1 >"$connections/$device/abort"
+	abort_connection || not_ok "cannot abort the connection"
 	load_ends
 	ends_with 0
 	log_says "connection"

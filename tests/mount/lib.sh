@@ -307,6 +307,36 @@ kill_disks() {
 	daemon_pid=
 }
 
+# The daemon ends by itself, with this status: ends_with STATUS [SECONDS]
+ends_with() {
+	local status=0
+
+	if ! wait_for "${2:-30}" dead "$daemon_pid"; then
+		not_ok "diskfs does not end"
+		kill -KILL "$daemon_pid"
+	fi
+	wait "$daemon_pid" || status=$?
+	daemon_pid=
+	check_equal "$1" $status "the status of diskfs"
+	sanitizer_check
+}
+
+# Aborts the connection to the daemon, as an administrator would; the mount stays, dead. Not in a
+# subshell.
+abort_connection() {
+	local connections=/sys/fs/fuse/connections
+
+	if [ -z "$(ls $connections 2>/dev/null)" ]; then
+		connections=$work/connections
+		if ! [ -d "$connections" ]; then
+			mkdir "$connections"
+			cleanup_fn unmount_lazily "$connections"
+		fi
+		mounted "$connections" || mount -t fusectl none "$connections" || return
+	fi
+	echo 1 >"$connections/$(stat -c %d "$mnt")/abort"
+}
+
 # in_flight IMAGE read|write|...: how many requests are under way at the top of its stack.
 in_flight() {
 	python3 - "$mnt/.status.json" "$@" <<'PY'

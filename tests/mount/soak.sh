@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# fio --verify for a minute (LONG: ten), by changing engines, sizes and page-cache policies, with a
-# kill -9 of the daemon between each writing and its verification, and noise on a neighbour during
-# it: everything that fsync acknowledged is there.
+# fio --verify for a minute (LONG: ten), by changing engines, sizes and page-cache policies. Between
+# each writing and its verification the daemon is killed, its connection aborted, or its mount taken
+# away, while there is noise on a neighbour: everything that fsync acknowledged is there.
 #
 #	SOAK=s	seconds, instead of 60 (LONG: 600)
 . "$(dirname "$0")/lib.sh"
@@ -67,21 +67,37 @@ noise() {
 	noise_pid=$!
 }
 
+# The end of a round's mount, under load. Lazily unmounted, it goes on until the noise has ended.
+end_round() {
+	case $(($1 % 3)) in
+	0) kill_disks ;;
+	1)
+		abort_connection || not_ok "cannot abort the connection"
+		ends_with 0
+		;;
+	2)
+		check umount -l "$mnt"
+		kill -TERM "$noise_pid"
+		ends_with 0
+		;;
+	esac
+	wait "$noise_pid"
+}
+
 soak() {
 	local end=$((SECONDS + seconds)) round=0
 
 	while [ "$SECONDS" -lt "$end" ] && [ "$case_failed" = 0 ]; do
-		mount_disks "$conf" -o "cache=${policies[round / 2 % 3]}"
+		mount_disks "$conf" -o "cache=${policies[round / 6 % 3]}"
 		noise
 		check job "$round" --do_verify=0 --end_fsync=1
-		kill_disks
-		wait "$noise_pid"
+		end_round "$round"
 		mount_disks "$conf"
 		check job "$round" --verify_only=1
 		unmount_disks
 		round=$((round + 1))
 	done
-	echo "# $round rounds, a kill in each"
+	echo "# $round rounds, each with an end under load"
 }
 
-test_case "what was written and synced is verified after each kill" soak
+test_case "what was written and synced is verified after each end" soak
