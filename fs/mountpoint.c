@@ -70,6 +70,19 @@ static int unmount_lazily(const char *path)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
+/*
+ * Asks the mount that may be there; not by lstat(), since the kernel may remember what that says.
+ * ECONNABORTED: it has just died, which with io_uring takes the kernel a moment after the end of
+ * the process; a request of that moment waits for it.
+ */
+static bool is_dead(const char *mountpoint)
+{
+	struct statfs statfs_buffer;
+
+	return statfs(mountpoint, &statfs_buffer) < 0 &&
+	       (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
 /* True if a dead mount was there, and is gone. */
 static bool remove_dead_mount(const char *mountpoint)
 {
@@ -84,12 +97,10 @@ static bool remove_dead_mount(const char *mountpoint)
 
 char *mountpoint_resolve(const char *mountpoint, struct err *err)
 {
-	struct statfs statfs_buffer;
 	struct stat stat;
 	char *resolved = NULL;
 
-	/* Not lstat(): the kernel may still remember what that says. */
-	if (statfs(mountpoint, &statfs_buffer) < 0 && errno == ENOTCONN)
+	if (is_dead(mountpoint))
 		remove_dead_mount(mountpoint);
 	if (lstat(mountpoint, &stat) == 0)
 		resolved = realpath(mountpoint, NULL);
