@@ -32,10 +32,11 @@ const struct option config_node_options[] = {
 	},
 	{
 		.name = "file",
-		.type = OPTION_STRING,
-		.offset = offsetof(struct node_values, file),
+		.type = OPTION_LIST,
+		.offset = offsetof(struct node_values, files),
 		.help = "The name of the image in the mounted folder, for a disk that nothing "
-			"stands on. Otherwise it is the name of the section with .img",
+			"stands on. Otherwise it is the name of the section with .img. Some "
+			"drivers take several names",
 	},
 	{
 		.name = "readonly",
@@ -222,8 +223,6 @@ static void load_node(struct load *load, const struct ini_section *section,
 	load_node_options(load, section, values);
 	node->read_only = values->read_only;
 	node->passthrough = values->passthrough;
-	node->file = values->file;
-	values->file = NULL;
 	if (values->driver)
 		node->driver = find_driver(load, section, drivers, values->driver);
 	if (node->driver)
@@ -329,7 +328,6 @@ void config_free(struct config *config)
 		if (node->values)
 			options_free(node->driver->options, node->values);
 		free(node->values);
-		free(node->file);
 		free(node->below);
 	}
 	free(config->exports);

@@ -10,7 +10,8 @@
  * Options of every node, beside its driver's: driver (required), below, file, readonly,
  * passthrough.
  * A node that nothing stands on is exported as `file`, or as its name with ".img" where it has
- * none. A node that several nodes stand on must be read-only.
+ * none; under several names where its driver has ports. A node that several nodes stand on must be
+ * read-only.
  */
 #ifndef CONF_CONFIG_H
 #define CONF_CONFIG_H
@@ -26,7 +27,6 @@ struct config_node {
 	unsigned line; /* of the section */
 	const struct driver *driver;
 	void *values; /* the driver's options, until disk_open() takes them */
-	char *file;   /* as given, or NULL */
 	bool read_only;
 	bool passthrough;
 	struct config_node **below;
@@ -39,6 +39,7 @@ struct config_node {
 struct config_export {
 	char *file; /* the name in the mounted folder, unique */
 	struct config_node *node;
+	struct disk *disk; /* once open: the node's, or a port of it (struct driver) */
 };
 
 struct config {

@@ -222,22 +222,17 @@ static const char *file_name_fault(const char *name)
 	return NULL;
 }
 
-static void export_node(struct load *load, struct config_node *node)
+/* Takes @name, of a file that [node] has as the value of @key. */
+static void export_file(struct load *load, struct config_node *node, const char *key, char *name)
 {
 	struct config *config = load->config;
 	const struct ini_section *section = load_section(load, node);
-	const char *key = node->file ? "file" : NULL, *fault;
-	char *name = NULL;
+	const char *fault = name ? file_name_fault(name) : NULL;
 
-	if (node->file)
-		name = strdup(node->file);
-	else if (asprintf(&name, "%s.img", node->name) < 0)
-		name = NULL;
 	if (!name) {
 		load_no_memory(load);
 		return;
 	}
-	fault = file_name_fault(name);
 	if (fault)
 		load_error(load, section, key, "the name '%s' %s", name, fault);
 	for (size_t i = 0; i < config->export_count; i++)
@@ -248,23 +243,43 @@ static void export_node(struct load *load, struct config_node *node)
 		(struct config_export){.file = name, .node = node};
 }
 
+static void export_node(struct load *load, struct config_node *node,
+			const struct string_list *files)
+{
+	char *name;
+
+	if (files->count > 1 && !node->driver->port)
+		load_error(load, load_section(load, node), "file",
+			   "a disk of driver '%s' is one file, not %zu (a name has no comma)",
+			   node->driver->name, files->count);
+	for (size_t i = 0; i < files->count; i++)
+		export_file(load, node, "file", strdup(files->items[i]));
+	if (files->count == 0)
+		export_file(load, node, NULL,
+			    asprintf(&name, "%s.img", node->name) < 0 ? NULL : name);
+}
+
 static void export_nodes(struct load *load)
 {
 	struct config *config = load->config;
+	size_t count = 0;
 
-	config->exports = calloc(config->node_count, sizeof(*config->exports));
+	for (size_t i = 0; i < config->node_count; i++)
+		count += max_u64(load->values[i].files.count, 1);
+	config->exports = calloc(count, sizeof(*config->exports));
 	if (!config->exports) {
 		load_no_memory(load);
 		return;
 	}
 	for (size_t i = 0; i < config->node_count; i++) {
 		struct config_node *node = &config->nodes[i];
+		const struct string_list *files = &load->values[i].files;
 
 		if (node->above_count == 0)
-			export_node(load, node);
-		else if (node->file || node->passthrough)
+			export_node(load, node, files);
+		else if (files->count > 0 || node->passthrough)
 			load_error(load, load_section(load, node),
-				   node->file ? "file" : "passthrough",
+				   files->count > 0 ? "file" : "passthrough",
 				   "other disks stand on this one, so it is no file in the mount");
 	}
 }

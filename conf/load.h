@@ -16,7 +16,7 @@
 struct node_values {
 	char *driver;
 	struct string_list below;
-	char *file;
+	struct string_list files;
 	bool read_only;
 	bool passthrough;
 };

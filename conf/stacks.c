@@ -3,7 +3,8 @@
  * The disks of a loaded configuration: opened bottom-up, closed top-down, printed as trees.
  *
  * config->order has each node after those below it. A node whose disk is not NULL is open, and so
- * is everything below it; opening stops after an error and closes what was opened.
+ * is everything below it; opening stops after an error and closes what was opened. Ports come last
+ * and go first.
  */
 #include <errno.h>
 #include <libgen.h>
@@ -122,7 +123,7 @@ static bool is_ready(const struct config_node *node)
 }
 
 /* In the order of config->order, as many at once as stand on nothing that is not open yet. */
-int config_open(struct config *config, unsigned open_flags, FILE *errors)
+static int open_nodes(struct config *config, unsigned open_flags, FILE *errors)
 {
 	struct opening *batch = calloc(OPENING_MAX, sizeof(*batch));
 	size_t next = 0;
@@ -142,6 +143,46 @@ int config_open(struct config *config, unsigned open_flags, FILE *errors)
 		result = open_batch(config, batch, count, errors);
 	}
 	free(batch);
+	return result;
+}
+
+/* Makes the disk of @export a port of its node's. */
+static int open_port(struct config_export *export, unsigned open_flags, struct err *err)
+{
+	struct disk *disk = export->node->disk;
+	const struct driver *driver = disk->driver->port;
+	void *values = calloc(1, driver->config_size ? driver->config_size : 1);
+
+	if (!values)
+		return err_set(err, "%s", strerror(ENOMEM));
+	export->disk = disk_open(driver, export->file, values, open_flags, &disk, 1, err);
+	return export->disk ? 0 : -1;
+}
+
+static int open_exports(struct config *config, unsigned open_flags, FILE *errors)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < config->export_count; i++) {
+		struct config_export *export = &config->exports[i];
+		struct err err = {0};
+
+		if (!export->node->driver->port) {
+			export->disk = export->node->disk;
+		} else if (open_port(export, open_flags, &err) < 0) {
+			config_report(config, export->node->name, &err, errors);
+			result = -1;
+		}
+	}
+	return result;
+}
+
+int config_open(struct config *config, unsigned open_flags, FILE *errors)
+{
+	int result = open_nodes(config, open_flags, errors);
+
+	if (result == 0)
+		result = open_exports(config, open_flags, errors);
 	if (result < 0)
 		config_close(config);
 	return result;
@@ -149,6 +190,13 @@ int config_open(struct config *config, unsigned open_flags, FILE *errors)
 
 void config_close(struct config *config)
 {
+	for (size_t i = 0; i < config->export_count; i++) {
+		struct config_export *export = &config->exports[i];
+
+		if (export->disk != export->node->disk)
+			disk_close(export->disk);
+		export->disk = NULL;
+	}
 	for (size_t i = config->node_count; i > 0; i--) {
 		struct config_node *node = config->order[i - 1];
 
@@ -197,7 +245,7 @@ void config_print(const struct config *config, FILE *out)
 	}
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];
-		const struct disk *disk = export->node->disk;
+		const struct disk *disk = export->disk;
 
 		fprintf(out, "%s  %s, %s\n", export->file, format_size(size, disk_size(disk)),
 			disk_is_read_only(disk) ? "read-only" : "writable");

@@ -158,7 +158,7 @@ static int check_writable(const struct disk *disk)
 int disk_write_bytes(struct disk *disk, const void *data, size_t length, uint64_t offset,
 		     unsigned flags)
 {
-	struct range_lock *lock = &disk->core.byte_lock;
+	struct range_lock *lock = disk->core.byte_lock;
 	struct span span;
 	struct range range;
 	int error = check_writable(disk);
@@ -190,11 +190,11 @@ static int zero_whole(struct disk *disk, uint64_t first, uint64_t count, unsigne
 {
 	struct range range;
 
-	range_lock_hold(&disk->core.byte_lock, &range, first, first + count, RANGE_SHARED);
+	range_lock_hold(disk->core.byte_lock, &range, first, first + count, RANGE_SHARED);
 
 	int error = disk_write_zeroes(disk, first, count, flags);
 
-	range_lock_release(&disk->core.byte_lock, &range);
+	range_lock_release(disk->core.byte_lock, &range);
 	return error;
 }
 

@@ -49,7 +49,7 @@ static void disk_free(struct disk *disk)
 {
 	if (!disk)
 		return;
-	range_lock_destroy(&disk->core.byte_lock);
+	range_lock_destroy(&disk->core.own_byte_lock);
 	task_mutex_destroy(&disk->core.resize_mutex);
 	stats_destroy(&disk->core.stats);
 	options_free(disk->driver->options, disk->config);
@@ -75,7 +75,7 @@ static struct disk *disk_new(const struct driver *driver, const char *name, void
 	disk->state = calloc(1, max_u64(driver->state_size, 1));
 	disk->below = calloc(max_u64(below_count, 1), sizeof(*disk->below));
 	task_mutex_init(&disk->core.resize_mutex);
-	range_lock_init(&disk->core.byte_lock);
+	range_lock_init(&disk->core.own_byte_lock);
 	if (!disk->name || !disk->state || !disk->below ||
 	    stats_init(&disk->core.stats, workers_count()) < 0) {
 		disk->config = NULL;
@@ -83,6 +83,11 @@ static struct disk *disk_new(const struct driver *driver, const char *name, void
 		return NULL;
 	}
 	return disk;
+}
+
+static bool is_port(const struct disk *disk)
+{
+	return disk->below_count == 1 && disk->below[0]->driver->port == disk->driver;
 }
 
 /* Notes in each disk below that @disk stands on it. */
@@ -130,6 +135,7 @@ struct disk *disk_open(const struct driver *driver, const char *name, void *conf
 	disk->below_count = below_count;
 	for (unsigned i = 0; i < below_count; i++)
 		disk->below[i] = below[i];
+	disk->core.byte_lock = is_port(disk) ? below[0]->core.byte_lock : &disk->core.own_byte_lock;
 	if (driver->open(disk, err) < 0 || geometry_validate(disk, err) < 0) {
 		driver->close(disk);
 		disk_free(disk);

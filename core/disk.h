@@ -143,6 +143,12 @@ struct driver {
 	 * ours stays. */
 	void (*below_resized)(struct disk *disk);
 	const struct pr_ops *pr; /* persistent reservations (core/pr.h); NULL: none */
+	/*
+	 * Each file under which a disk of this driver is exported is a *port*: a disk of its own, of
+	 * the driver given here, which has no options, stands on the disk, and is called like the
+	 * file. NULL: the disk itself is exported, as one file.
+	 */
+	const struct driver *port;
 
 	/*
 	 * Options flagged OPTION_LIVE, while requests run: changes one (0, or -1 with a sentence in
@@ -174,7 +180,9 @@ struct disk {
 		struct wait_queue resize_waiters;
 		unsigned resize_waiting;
 		bool closing;
-		struct range_lock byte_lock; /* of bytes.c: sub-sector writes against all others */
+		struct range_lock own_byte_lock;
+		/* Of bytes.c: sub-sector writes against all others. Ports of a disk share its. */
+		struct range_lock *byte_lock;
 		struct stats stats;
 	} core;
 };

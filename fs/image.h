@@ -18,7 +18,8 @@
 /* File handles of images: bits that say how the file was opened. Stable numbers, as node ids are.
  */
 enum image_handle {
-	IMAGE_HANDLE_DIRECT = 1 << 0, /* the kernel bypasses its page cache for this opener */
+	IMAGE_HANDLE_DIRECT = 1 << 0,	/* the kernel bypasses its page cache for this opener */
+	IMAGE_HANDLE_WRITABLE = 1 << 1, /* opened for writing */
 };
 
 /* Opens for writing that may be followed by the truncation that O_TRUNC asks for. */
@@ -29,6 +30,7 @@ struct image {
 	uint64_t node_id;
 	struct disk *disk;
 	bool passthrough;	/* the kernel is to read and write the disk's file */
+	bool shared;		/* other files are the same disk: the kernel must not cache it */
 	_Atomic int backing_id; /* the kernel's number of that file; 0: not yet */
 	/* Attributes that the user may change; for the life of the mount. */
 	pthread_mutex_t mutex;

@@ -78,8 +78,8 @@ static const struct metric metrics[] = {
 	{"diskfs_latency_seconds", "histogram", "Time that requests took.", sample_latency},
 };
 
-/* The samples of one metric for @disk and all below it. Names of images need escapes; names of
- * nodes do not. */
+/* The samples of one metric for @disk and all below it. Names of files need escapes, also where a
+ * disk is called like its file; names of nodes do not. */
 static void sample_disk(FILE *out, const struct metric *metric, const char *image, const char *path,
 			struct disk *disk)
 {
@@ -126,11 +126,11 @@ char *metrics_text(struct mount *mount, size_t *length)
 		fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help,
 			metric->name, metric->type);
 		for (size_t i = 0; i < mount->image_count; i++) {
-			char image[512];
+			char image[512], top[512];
 
 			escape_label(image, mount->images[i].name);
-			sample_disk(out, metric, image, mount->images[i].disk->name,
-				    mount->images[i].disk);
+			escape_label(top, mount->images[i].disk->name);
+			sample_disk(out, metric, image, top, mount->images[i].disk);
 		}
 	}
 	if (fclose(out) != 0) {

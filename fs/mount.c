@@ -86,9 +86,10 @@ static int images_make(struct mount *mount, struct err *err)
 		if (other)
 			return err_set(err, "the file names '%s' and '%s' collide: change one",
 				       other->name, export->file);
-		image_init(&mount->images[i], export->file, node_id, export->node->disk,
+		image_init(&mount->images[i], export->file, node_id, export->disk,
 			   (mode_t)settings->mode, settings->uid, settings->gid);
 		mount->images[i].passthrough = export->node->passthrough;
+		mount->images[i].shared = export->disk != export->node->disk;
 		mount->passthrough |= export->node->passthrough;
 		mount->image_count++;
 		table_insert(mount, i);

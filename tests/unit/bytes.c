@@ -187,7 +187,7 @@ static void test_failures_task(void *argument)
 		model_holds(&fixture);
 		fixture.probe.fail[op].error = 0;
 	}
-	CHECK(!fixture.disk->core.byte_lock.held);
+	CHECK(!fixture.disk->core.byte_lock->held);
 	check_range(&fixture, 100, 1024);
 	fixture_close(&fixture);
 }
@@ -266,7 +266,7 @@ static void end_fixture(void *argument)
 	struct fixture *fixture = argument;
 
 	model_holds(fixture);
-	CHECK(!fixture->disk->core.byte_lock.held);
+	CHECK(!fixture->disk->core.byte_lock->held);
 	fixture_close(fixture);
 }
 
