@@ -2,7 +2,7 @@
 #include "backends/list.h"
 #include <string.h>
 
-extern const struct driver file_driver, ram_driver, null_driver, fault_driver;
+extern const struct driver file_driver, ram_driver, null_driver, fault_driver, prwrap_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {
@@ -10,6 +10,7 @@ const struct driver *const drivers[] = {
 	&ram_driver,
 	&null_driver,
 	&fault_driver,
+	&prwrap_driver,
 	NULL,
 };
 /* clang-format on */

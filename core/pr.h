@@ -20,7 +20,21 @@ enum pr_type {
 	PR_EXCLUSIVE_ACCESS_REGISTRANTS_ONLY = 4,
 	PR_WRITE_EXCLUSIVE_ALL_REGISTRANTS = 5,
 	PR_EXCLUSIVE_ACCESS_ALL_REGISTRANTS = 6,
+	PR_TYPES
 };
+
+/* "write-exclusive" ...; PR_NONE is "none". */
+const char *pr_type_name(enum pr_type type);
+/* The type called @name, or PR_TYPES. */
+enum pr_type pr_type_find(const char *name);
+
+/* Whether each registrant of such a reservation holds it, and it belongs to nobody in particular.
+ */
+static inline bool pr_type_is_all_registrants(enum pr_type type)
+{
+	return type == PR_WRITE_EXCLUSIVE_ALL_REGISTRANTS ||
+	       type == PR_EXCLUSIVE_ACCESS_ALL_REGISTRANTS;
+}
 
 /* struct pr_capabilities.types has bit (1 << type) for each type that the disk knows. */
 struct pr_capabilities {
@@ -52,7 +66,11 @@ enum pr_flags {
 	PR_ABORT = 1 << 3,	/* preempt: abort the victim's requests too */
 };
 
-/* All in a task; 0 or an error of core/error.h: a wrong key or type is ERROR_RESERVATION_CONFLICT.
+/*
+ * All in a task; 0 or an error of core/error.h. What the state of the reservations does not permit,
+ * a wrong key above all, is ERROR_RESERVATION_CONFLICT; arguments that are wrong in themselves, and
+ * a release by the holder of another type than it holds, are ERROR_INVALID_INPUT; PR_SET_PTPL
+ * without that capability is ERROR_UNSUPPORTED.
  */
 struct pr_ops {
 	void (*capabilities)(struct disk *disk, struct pr_capabilities *capabilities);

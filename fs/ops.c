@@ -18,6 +18,7 @@
 #include "core/buffer.h"
 #include "fs/mount.h"
 #include "fs/passthrough.h"
+#include "fs/reservations.h"
 
 #define CACHE_SECONDS 1.0
 
@@ -264,7 +265,7 @@ static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 static int open_image(struct mount *mount, struct image *image, pid_t pid,
 		      struct fuse_file_info *fi)
 {
-	bool cached = mount->settings->cache != CACHE_NONE;
+	bool cached = mount->settings->cache != CACHE_NONE && !image->shared;
 
 	if (image->passthrough) {
 		int error = passthrough_open(mount, image);
@@ -277,7 +278,8 @@ static int open_image(struct mount *mount, struct image *image, pid_t pid,
 	 */
 	fi->direct_io = !cached || (fi->flags & O_DIRECT);
 	fi->keep_cache = cached;
-	fi->fh = fi->direct_io ? IMAGE_HANDLE_DIRECT : 0;
+	fi->fh = (fi->direct_io ? IMAGE_HANDLE_DIRECT : 0) |
+		 ((fi->flags & O_ACCMODE) != O_RDONLY ? IMAGE_HANDLE_WRITABLE : 0);
 	return image_open(image, fi->flags, pid);
 }
 
@@ -374,20 +376,26 @@ static void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg
 		     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
 		     size_t out_size)
 {
-	const struct image *image = image_find(mount_of(req), ino);
+	struct image *image = image_find(mount_of(req), ino);
+	char out[RESERVATIONS_IOCTL_MAX];
+	size_t length = 0;
+	int error = -ENOTTY;
 
 	(void)argument;
-	(void)fi;
 	(void)flags;
-	(void)in;
-	(void)in_size;
+	(void)in_size; /* as the command says, as is out_size */
 	if (image && command == BLKGETSIZE64 && out_size >= sizeof(uint64_t)) {
 		uint64_t size = disk_size(image->disk);
 
 		fuse_reply_ioctl(req, 0, &size, sizeof(size));
 		return;
 	}
-	fuse_reply_err(req, ENOTTY);
+	if (image)
+		error = reservations_ioctl(image, fi->fh, command, in, out, &length);
+	if (error)
+		fuse_reply_err(req, -error);
+	else
+		fuse_reply_ioctl(req, 0, out, length);
 }
 
 /* ---- What would change the folder. ---- */

@@ -2,7 +2,7 @@
 /*
  * Extended attributes of images. user.diskfs.NAME: what the disk is, one value each, and the whole
  * stack as JSON; read-only. user.diskfs.NODE.OPTION: the options of the nodes of the stack that may
- * be changed while mounted. An attribute that has no value (disk_id) is not listed.
+ * be changed while mounted. What a disk does not have (disk_id, reservations) is not listed.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,6 +13,7 @@
 #include "core/util.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
+#include "fs/reservations.h"
 
 #define PREFIX "user.diskfs."
 
@@ -95,6 +96,50 @@ static int get_pr(struct image *image, struct value *value)
 	return value_bool(value, disk_pr(image->disk) != NULL);
 }
 
+static int get_reservations(struct image *image, struct value *value, enum reservations_field field)
+{
+	int error = reservations_describe(image, field, &value->allocated);
+
+	if (!error)
+		value->length = strlen(value->allocated);
+	return error;
+}
+
+static int get_pr_type(struct image *image, struct value *value)
+{
+	return get_reservations(image, value, RESERVATIONS_TYPE);
+}
+
+static int get_pr_holders(struct image *image, struct value *value)
+{
+	return get_reservations(image, value, RESERVATIONS_HOLDERS);
+}
+
+static int get_pr_keys(struct image *image, struct value *value)
+{
+	return get_reservations(image, value, RESERVATIONS_KEYS);
+}
+
+static int get_pr_generation(struct image *image, struct value *value)
+{
+	return get_reservations(image, value, RESERVATIONS_GENERATION);
+}
+
+static int get_pr_persist(struct image *image, struct value *value)
+{
+	return get_reservations(image, value, RESERVATIONS_PERSIST);
+}
+
+static bool has_id(const struct image *image)
+{
+	return image->disk->geometry.has_id;
+}
+
+static bool has_reservations(const struct image *image)
+{
+	return disk_pr(image->disk) != NULL;
+}
+
 static int get_inspect(struct image *image, struct value *value)
 {
 	value->allocated = status_inspect(image, &value->length);
@@ -104,18 +149,24 @@ static int get_inspect(struct image *image, struct value *value)
 static const struct attribute {
 	const char *name;
 	int (*get)(struct image *image, struct value *value);
+	bool (*is_there)(const struct image *image); /* NULL: always */
 } attributes[] = {
-	{PREFIX "type", get_type},
-	{PREFIX "sector_size", get_sector_size},
-	{PREFIX "physical_sector_size", get_physical_sector_size},
-	{PREFIX "sector_count", get_sector_count},
-	{PREFIX "disk_id", get_disk_id},
-	{PREFIX "read_only", get_read_only},
-	{PREFIX "fua", get_fua},
-	{PREFIX "unmap", get_unmap},
-	{PREFIX "optimal_unmap_sectors", get_optimal_unmap_sectors},
-	{PREFIX "pr", get_pr},
-	{PREFIX "inspect", get_inspect},
+	{PREFIX "type", get_type, NULL},
+	{PREFIX "sector_size", get_sector_size, NULL},
+	{PREFIX "physical_sector_size", get_physical_sector_size, NULL},
+	{PREFIX "sector_count", get_sector_count, NULL},
+	{PREFIX "disk_id", get_disk_id, has_id},
+	{PREFIX "read_only", get_read_only, NULL},
+	{PREFIX "fua", get_fua, NULL},
+	{PREFIX "unmap", get_unmap, NULL},
+	{PREFIX "optimal_unmap_sectors", get_optimal_unmap_sectors, NULL},
+	{PREFIX "pr", get_pr, NULL},
+	{PREFIX "pr_type", get_pr_type, has_reservations},
+	{PREFIX "pr_holders", get_pr_holders, has_reservations},
+	{PREFIX "pr_keys", get_pr_keys, has_reservations},
+	{PREFIX "pr_generation", get_pr_generation, has_reservations},
+	{PREFIX "pr_persist", get_pr_persist, has_reservations},
+	{PREFIX "inspect", get_inspect, NULL},
 };
 
 static const struct attribute *attribute_find(const char *name)
@@ -221,7 +272,7 @@ void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(attributes) && image; i++)
-		if (attributes[i].get != get_disk_id || image->disk->geometry.has_id)
+		if (!attributes[i].is_there || attributes[i].is_there(image))
 			fprintf(out, "%s%c", attributes[i].name, '\0');
 	if (image)
 		list_options(image->disk, out);
