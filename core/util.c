@@ -4,6 +4,15 @@
 #include <stdio.h>
 #include <time.h>
 
+uint64_t hash_name(const char *name)
+{
+	uint64_t hash = 0xcbf29ce484222325;
+
+	for (; *name; name++)
+		hash = (hash ^ (unsigned char)*name) * 0x100000001b3;
+	return hash;
+}
+
 uint64_t now_ns(void)
 {
 	struct timespec time;

@@ -59,6 +59,9 @@ static inline unsigned log2_of(uint64_t power)
 	return (unsigned)__builtin_ctzll(power);
 }
 
+/* FNV-1a of 64 bits (draft-eastlake-fnv): the same at every start. */
+uint64_t hash_name(const char *name);
+
 /* Monotonic time in nanoseconds. */
 uint64_t now_ns(void);
 

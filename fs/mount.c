@@ -27,14 +27,10 @@
 
 /* ---- Images. ---- */
 
-/* FNV-1a (draft-eastlake-fnv), moved out of the way of the fixed node ids. */
+/* Moved out of the way of the fixed node ids. */
 static uint64_t node_id_of(const char *name)
 {
-	uint64_t hash = 0xcbf29ce484222325;
-
-	for (; *name; name++)
-		hash = (hash ^ (unsigned char)*name) * 0x100000001b3;
-	return (hash & INT64_MAX) | (uint64_t)1 << 32;
+	return (hash_name(name) & INT64_MAX) | (uint64_t)1 << 32;
 }
 
 struct image *image_find(const struct mount *mount, uint64_t node_id)

@@ -5,6 +5,7 @@
  * STATUS); what changes the disk or its state is a write, also a flush (SYNCHRONIZE CACHE).
  * Sizes, counters and the reservations themselves can always be asked for.
  */
+#include <endian.h>
 #include <inttypes.h>
 #include <string.h>
 #include "backends/prwrap/prwrap.h"
@@ -129,6 +130,19 @@ static void port_capabilities(struct disk *disk, struct pr_capabilities *capabil
 	};
 }
 
+/* Who is known by the same name at the next start has the same id then. */
+static void describe(const struct prwrap *prwrap, unsigned nexus, struct pr_registrant *registrant)
+{
+	uint64_t id = htobe64(hash_name(prwrap->names.names[nexus]));
+
+	*registrant = (struct pr_registrant){
+		.key = prwrap->reservations.keys[nexus],
+		.controller_id = (uint16_t)(nexus + 1),
+		.holds_reservation = reservations_holds(&prwrap->reservations, nexus),
+	};
+	memcpy(registrant->host_id, &id, sizeof(id));
+}
+
 static int port_report(struct disk *disk, struct pr_report *report)
 {
 	struct prwrap *prwrap = prwrap_of(disk);
@@ -143,13 +157,11 @@ static int port_report(struct disk *disk, struct pr_report *report)
 	report->type = reservations->type;
 	report->persist_through_power_loss = reservations->persist;
 	for (unsigned i = 0; i < prwrap->names.count; i++) {
-		if (!reservations->keys[i] || report->count++ >= report->capacity)
+		if (!reservations->keys[i])
 			continue;
-		report->registrants[report->count - 1] = (struct pr_registrant){
-			.key = reservations->keys[i],
-			.controller_id = (uint16_t)(i + 1),
-			.holds_reservation = reservations_holds(reservations, i),
-		};
+		if (report->count < report->capacity)
+			describe(prwrap, i, &report->registrants[report->count]);
+		report->count++;
 	}
 	pthread_mutex_unlock(&prwrap->mutex);
 	return 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "tests/lib/share.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,24 @@ int share_preempt(struct share *share, unsigned port, uint64_t key, uint64_t vic
 	return disk_pr(disk)->preempt(disk, key, victim_key, type, flags);
 }
 
+/* 'a' for the port "a" ..., by its host id, which is the hash of its name. */
+static int letter_of(const struct pr_registrant *registrant)
+{
+	for (int letter = 'a'; letter < 'a' + SHARE_PORTS; letter++) {
+		char name[2] = {(char)letter, '\0'};
+		uint64_t id = htobe64(hash_name(name));
+
+		if (memcmp(registrant->host_id, &id, sizeof(id)) == 0)
+			return letter;
+	}
+	return '?';
+}
+
+static int compare(const void *a, const void *b)
+{
+	return letter_of(a) - letter_of(b);
+}
+
 static void describe(struct disk *port, char text[static 200])
 {
 	struct pr_registrant registrants[SHARE_PORTS];
@@ -80,15 +99,15 @@ static void describe(struct disk *port, char text[static 200])
 	const char *separator = " ";
 
 	CHECK_OK(disk_pr(port)->report(port, &report));
+	qsort(registrants, report.count, sizeof(*registrants), compare);
 	fprintf(out, "%u", report.generation);
 	for (unsigned i = 0; i < report.count; i++)
-		fprintf(out, " %c%" PRIx64, 'a' + registrants[i].controller_id - 1,
-			registrants[i].key);
+		fprintf(out, " %c%" PRIx64, letter_of(&registrants[i]), registrants[i].key);
 	fprintf(out, "%s %s", report.count == 0 ? " -" : "", share_types[report.type]);
 	for (unsigned i = 0; i < report.count; i++) {
 		if (!registrants[i].holds_reservation)
 			continue;
-		fprintf(out, "%s%c", separator, 'a' + registrants[i].controller_id - 1);
+		fprintf(out, "%s%c", separator, letter_of(&registrants[i]));
 		separator = "";
 	}
 	fclose(out);

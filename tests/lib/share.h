@@ -34,7 +34,7 @@ int share_preempt(struct share *share, unsigned port, uint64_t key, uint64_t vic
 /*
  * The reservations as every port reports them, on one line: the generation, the keys of the ports
  * that are registered, and the reservation with those who hold it: "2 a1 b2 WE a". What nobody has
- * is "-" or "none". (Ports must have been opened in the order of their names.)
+ * is "-" or "none".
  */
 void share_describe(struct share *share, char text[static 200]);
 

@@ -38,6 +38,15 @@ static void test_format_id(void **state)
 	assert_string_equal(format_id(text, id), "00017f80ffab060708090a0b0c0d0e0f");
 }
 
+/* By the examples of the draft. */
+static void test_hash_name(void **state)
+{
+	(void)state;
+	assert_int_equal(hash_name(""), 0xcbf29ce484222325);
+	assert_int_equal(hash_name("a"), 0xaf63dc4c8601ec8c);
+	assert_int_equal(hash_name("foobar"), 0x85944171f73967e8);
+}
+
 static void test_powers(void **state)
 {
 	(void)state;
@@ -95,7 +104,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_format_size), cmocka_unit_test(test_format_id),
 		cmocka_unit_test(test_powers),	    cmocka_unit_test(test_alignment),
-		cmocka_unit_test(test_clock),
+		cmocka_unit_test(test_clock),	    cmocka_unit_test(test_hash_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
