@@ -71,6 +71,26 @@ const struct stack stacks[] = {
 	 .flags = FILE_FLAGS,
 	 .options = {{"direct", "yes"}},
 	 .fault = true},
+	{.name = "prwrap on ram", .driver = "ram", .flags = RAM_FLAGS, .port = true},
+	{.name = "prwrap on file",
+	 .driver = "file",
+	 .place = PLACE_MEMORY,
+	 .flags = FILE_FLAGS,
+	 .port = true},
+	{.name = "prwrap on file read-only",
+	 .driver = "file",
+	 .place = PLACE_DISK,
+	 .flags = STACK_READ_ONLY | STACK_LASTS,
+	 .port = true},
+	{.name = "prwrap on null", .driver = "null", .flags = STACK_DROPS_WRITES, .port = true},
+	{.name = "fault on prwrap on file direct, split",
+	 .driver = "file",
+	 .place = PLACE_DISK,
+	 .flags = FILE_FLAGS,
+	 .options = {{"direct", "yes"}},
+	 .port = true,
+	 .fault = true,
+	 .limits = {{"max_transfer", "12K"}, {"max_segments", "2"}, {"fua", "no"}}},
 };
 
 const size_t stacks_count = ARRAY_SIZE(stacks);
@@ -78,7 +98,7 @@ const size_t stacks_count = ARRAY_SIZE(stacks);
 struct disk *driver_open(const struct driver *driver, const char *const (*options)[2], size_t count,
 			 unsigned flags, struct disk *below, struct err *err)
 {
-	void *config = calloc(1, driver->config_size);
+	void *config = calloc(1, max_u64(driver->config_size, 1));
 
 	assert(config);
 	options_init(driver->options, config);
@@ -152,6 +172,15 @@ static struct disk *base_open(const struct instance *instance, struct err *err)
 			   stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0, NULL, err);
 }
 
+static void port_add(struct instance *instance, struct err *err)
+{
+	instance->prwrap = driver_open(driver_find("prwrap"), NULL, 0, 0, instance->disk, err);
+	if (instance->prwrap)
+		instance->port = driver_open(instance->prwrap->driver->port, NULL, 0, 0,
+					     instance->prwrap, err);
+	instance->disk = instance->port;
+}
+
 bool instance_open(struct instance *instance, const struct stack *stack, uint32_t sector_size,
 		   uint64_t size)
 {
@@ -164,9 +193,11 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 		return false;
 	instance->base = base_open(instance, &err);
 	instance->disk = instance->base;
+	if (instance->disk && stack->port)
+		port_add(instance, &err);
 	if (instance->disk && stack->fault)
 		instance->disk = instance->fault =
-			driver_open(driver_find("fault"), NULL, 0, 0, instance->base, &err);
+			driver_open(driver_find("fault"), NULL, 0, 0, instance->disk, &err);
 	if (instance->disk && stack->limits[0][0])
 		instance->disk = driver_open(&limits_driver, stack->limits,
 					     ARRAY_SIZE(stack->limits), 0, instance->disk, &err);
@@ -179,11 +210,15 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 
 void instance_close(struct instance *instance)
 {
-	if (instance->disk != instance->base && instance->disk != instance->fault)
+	if (instance->disk != instance->base && instance->disk != instance->port &&
+	    instance->disk != instance->fault)
 		disk_close(instance->disk);
 	disk_close(instance->fault);
+	disk_close(instance->port);
+	disk_close(instance->prwrap);
 	disk_close(instance->base);
-	instance->base = instance->fault = instance->disk = NULL;
+	instance->base = instance->prwrap = instance->port = NULL;
+	instance->fault = instance->disk = NULL;
 }
 
 void instance_remove(struct instance *instance)

@@ -32,6 +32,7 @@ struct stack {
 	unsigned flags;
 	const char *options[3][2]; /* key, value; besides path, size and sector_size */
 	const char *limits[4][2];  /* of a `limits` on top; the first key NULL: none */
+	bool port;		   /* a port of a `prwrap` on the base, below the fault */
 	bool fault;		   /* a `fault` without rules on the base, below the limits */
 	unsigned tail;		   /* bytes of the file beyond its last sector */
 };
@@ -43,11 +44,12 @@ extern const size_t stacks_count;
 struct instance {
 	const struct stack *stack;
 	uint32_t sector_size;
-	uint64_t size;	    /* bytes */
-	char path[200];	    /* of the file, or empty */
-	struct disk *base;  /* of the driver under test */
-	struct disk *fault; /* or NULL */
-	struct disk *disk;  /* the top of the stack */
+	uint64_t size;		    /* bytes */
+	char path[200];		    /* of the file, or empty */
+	struct disk *base;	    /* of the driver under test */
+	struct disk *prwrap, *port; /* or NULL */
+	struct disk *fault;	    /* or NULL */
+	struct disk *disk;	    /* the top of the stack */
 };
 
 /*
