@@ -158,6 +158,15 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	reply_attr(req, ino);
 }
 
+/* The files of a shared disk follow one another. */
+static bool is_counted(const struct mount *mount, size_t i)
+{
+	const struct image *image = &mount->images[i];
+
+	return i == 0 || !image->shared || !image[-1].shared ||
+	       image->disk->below[0] != image[-1].disk->below[0];
+}
+
 static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	const struct mount *mount = mount_of(req);
@@ -167,7 +176,11 @@ static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
 	(void)ino;
 	for (size_t i = 0; i < mount->image_count; i++) {
 		uint64_t bytes = 0;
-		int error = disk_allocated(mount->images[i].disk, &bytes);
+		int error;
+
+		if (!is_counted(mount, i))
+			continue;
+		error = disk_allocated(mount->images[i].disk, &bytes);
 
 		if (error) {
 			fuse_reply_err(req, error_to_errno(error));

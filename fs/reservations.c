@@ -154,7 +154,7 @@ static int get_report(struct disk *disk, struct pr_report *report)
 	}
 }
 
-/* The keys cannot travel: it answers only whoever asks for none of them, or where there are none. */
+/* The keys cannot travel: only whoever asks for none of them is answered, or if there are none. */
 static int read_keys(struct disk *disk, const void *in, void *out, size_t *length)
 {
 	struct abi_read_keys argument;

@@ -365,3 +365,42 @@ with open(path, "wb") as out:
     out.write(random.Random(seed).randbytes(size))
 PY
 }
+
+# ---- persistent reservations ---------------------------------------------------------------------
+
+prctl() {
+	"$BUILD/tests/prctl" "$@"
+}
+
+# attribute NAME IMAGE
+attribute() {
+	getfattr --absolute-names --only-values -n "user.diskfs.$1" "$mnt/$2"
+}
+
+# share_conf CACHE FILES: a disk of 8 MiB that is those files, with its state in pr.state.
+share_conf() {
+	config <<-EOT
+		[diskfs]
+		cache = $1
+
+		[disk]
+		driver = file
+		path = disk.raw
+		size = 8M
+
+		[shared]
+		driver = prwrap
+		below = disk
+		file = $2
+		state_file = pr.state
+
+		[other]
+		driver = ram
+		size = 1M
+	EOT
+}
+
+# By a.img: nobody is registered; the generation is whatever it is.
+forget_all() {
+	prctl "$mnt/a.img" ignore 0 0xffff clear 0xffff >/dev/null
+}

@@ -44,7 +44,7 @@ readonly = yes
 [quoted]
 ; a name that every format has to escape
 driver = null
-file = '"a" <b> {c}, \ü.img'
+file = '"a" <b> {c}; \ü.img'
 EOT
 random_file "$work/ro.img" $size
 writable="file file4k ram ram4k"

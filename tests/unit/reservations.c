@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Persistent reservations as SPC-4 (and SBC-3, and NVMe where it agrees) has them, through the ports
- * of a prwrap: who may do what, and what every operation comes to. The tables here are written from
- * the standards' tables.
+ * Persistent reservations as SPC-4 has them (and SBC-3, and NVMe where it agrees), through the
+ * ports of a prwrap: who may do what, and what every operation comes to. The tables here are written
+ * from the standards' tables.
  */
 #include <inttypes.h>
 #include <setjmp.h>
@@ -283,7 +283,7 @@ static enum error_kind outcome_of(const char *word)
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		if (strcmp(word, words[i].word) == 0)
 			return words[i].kind;
-	CHECK(!"an outcome");
+	CHECK_TEXT(word, "an outcome");
 	return ERROR_KINDS;
 }
 
