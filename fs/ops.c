@@ -181,7 +181,6 @@ static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
 		if (!is_counted(mount, i))
 			continue;
 		error = disk_allocated(mount->images[i].disk, &bytes);
-
 		if (error) {
 			fuse_reply_err(req, error_to_errno(error));
 			return;

@@ -46,6 +46,9 @@ struct prwrap {
 	struct reservations reservations; /* changed with both mutexes, read with one of them */
 	struct nexus nexuses[NEXUS_MAX];
 	bool draining; /* a change waits for requests to end */
+	/* A write of the state file has failed: it may hold what has not come about. Guarded by
+	 * change_mutex. */
+	bool is_unsaved;
 
 	struct task_mutex change_mutex;
 	struct task_mutex drain_mutex;

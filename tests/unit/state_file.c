@@ -426,6 +426,7 @@ static void test_cannot_be_written_task(void *argument)
 {
 	struct share share;
 	char before[200], after[200];
+	ino_t inode_before;
 	int error;
 
 	(void)argument;
@@ -446,6 +447,13 @@ static void test_cannot_be_written_task(void *argument)
 	CHECK_OK(disk_flush(share.ports[1]));
 	check_opens(0, "'" STATE "' is in use by another disk");
 	CHECK_EQ(rmdir(STATE ".new"), 0);
+	/* Nobody knows what is in the file now, so that also what changes nothing is written. */
+	inode_before = inode();
+	CHECK_OK(share_register(&share, 0, 1, 1, 0));
+	CHECK(inode() != inode_before);
+	inode_before = inode();
+	CHECK_OK(share_register(&share, 0, 1, 1, 0));
+	CHECK_EQ(inode(), inode_before);
 	/* What a crash has left behind is no hindrance. */
 	scratch_write(STATE ".new", "left behind, and longer than what is to come", 44);
 	CHECK_OK(share_reserve(&share, 0, 1, PR_EXCLUSIVE_ACCESS));
