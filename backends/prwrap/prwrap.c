@@ -135,8 +135,8 @@ static int change_locked(struct prwrap *prwrap, unsigned nexus, const struct cha
 	error = reservations_change(&next, nexus, change, &preempted);
 	if (error)
 		return error;
-	if ((now->persist || next.persist) &&
-	    (prwrap->is_unsaved || !reservations_equal(now, &next))) {
+	if (prwrap->is_unsaved ||
+	    ((now->persist || next.persist) && !reservations_equal(now, &next))) {
 		int failure = save(prwrap, &next);
 
 		prwrap->is_unsaved = failure != 0;
