@@ -6,13 +6,8 @@
 if [ "${1:-}" != inside ]; then
 	BUILD=$(realpath "${BUILD:-build}")
 	grep -q __tsan_init "$BUILD/diskfs" && echo "skip: too slow with ThreadSanitizer" && exit 77
-	"$(dirname "$0")/../../scripts/in-guest" --cpus 4 --timeout 200 \
-		env BUILD="$BUILD" bash "$(realpath "$0")" inside 2>/tmp/in-guest.$$
-	status=$?
-	[ $status != 125 ] || { echo "skip: $(tail -n 1 /tmp/in-guest.$$)"; status=77; }
-	[ $status != 0 ] && [ $status != 77 ] && cat /tmp/in-guest.$$
-	rm -f /tmp/in-guest.$$
-	exit $status
+	exec "$(dirname "$0")/../../scripts/in-guest" --cpus 4 --timeout 200 \
+		env BUILD="$BUILD" bash "$(realpath "$0")" inside
 fi
 . "$(dirname "$0")/lib.sh"
 requires fio
