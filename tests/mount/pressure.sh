@@ -1,124 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Memory is short: a file system on a loop device on an image, daemon and writer in one cgroup that
-# is smaller than what is written. To get memory the kernel must write to the image, for which the
-# daemon must not need memory that only writing to the image would free: then nothing ever moves
-# again. And many images that are punched at once, while others read them.
+# Many large images are punched at once, while others read them.
 . "$(dirname "$0")/lib.sh"
-requires python3 losetup mkfs.ext4 fsck.ext4
-requires_root
+requires python3
 requires_fuse
-
-limit=$((96 << 20))
-written_mib=384
-# A sanitizer's shadow memory counts as well.
-grep -q __asan_init "$BUILD/diskfs" && limit=$((256 << 20)) written_mib=640
-
-# ---- the cgroup ----------------------------------------------------------------------------------
-
-group=
-
-# Makes a cgroup with the memory limit: of version 2 at the top, where other groups may stand beside
-# processes; of version 1 below our own, whose limits go on to hold.
-make_group() {
-	local top file
-
-	while read -r _ top kind _; do
-		case $kind in
-		cgroup2)
-			grep -qw memory "$top/cgroup.subtree_control" 2>/dev/null || continue
-			file=memory.max
-			;;
-		cgroup)
-			[ -e "$top/memory.limit_in_bytes" ] || continue
-			top=$top$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
-			file=memory.limit_in_bytes
-			;;
-		*) continue ;;
-		esac
-		group=$top/diskfs-test.$$
-		mkdir "$group" 2>/dev/null && echo $limit 2>/dev/null >"$group/$file" && return
-		rmdir "$group" 2>/dev/null
-	done </proc/self/mounts
-	group=
-	return 1
-}
-
-# Whether a process here may be an I/O flusher (CAP_SYS_RESOURCE). Without it the dead-lock is real:
-# the daemon's writes to the page cache wait for the writer's pages, in the kernel, where no signal
-# and no timeout ends them; only an abort of the connection does.
-may_flush() {
-	(((0x$(awk '$1 == "CapEff:" { print $2 }' /proc/self/status) >> 24) & 1))
-}
-
-remove_group() {
-	[ -z "$group" ] || wait_for 10 rmdir "$group" 2>/dev/null
-}
-
-# Runs a command in the group.
-in_group() {
-	bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' in_group "$group" "$@"
-}
-
-# ---- a writer larger than the group --------------------------------------------------------------
-
-free_loop() {
-	losetup -d "$1" 2>/dev/null
-}
-
-# Blocks of 1 MiB, each full of its own number: stamp write|verify FILE MIB
-stamp() {
-	cat <<'PY'
-import os, sys
-what, path, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with open(path, "wb" if what == "write" else "rb", buffering=0) as file:
-    for number in range(count):
-        block = number.to_bytes(8, "little") * (1 << 17)
-        if what == "write":
-            assert file.write(block) == len(block)
-        else:
-            assert file.read(1 << 20) == block, number
-    if what == "write":
-        os.fsync(file.fileno())
-PY
-}
-
-# under_pressure CACHE LOOP-OPTION...
-under_pressure() {
-	local loop
-
-	printf '[diskfs]\ncache = %s\n[file]\ndriver = file\npath = %s.img\nsize = 1G\n' "$1" "$1" | config
-	mount_disks "$conf"
-	echo "$daemon_pid" >"$group/cgroup.procs" || not_ok "the daemon is not in the cgroup"
-	loop=$(losetup -f --show "${@:2}" "$mnt/file.img") || { not_ok "losetup"; return; }
-	cleanup_fn free_loop "$loop"
-	if check mkfs.ext4 -q -F "$loop" && check mount "$loop" "$work/fs"; then
-		check in_group timeout 90 python3 "$work/stamp" write "$work/fs/a" $written_mib
-		check in_group timeout 90 python3 "$work/stamp" verify "$work/fs/a" $written_mib
-		check umount "$work/fs"
-		check fsck.ext4 -f -n "$loop"
-		check mount -o ro "$loop" "$work/fs"
-		check in_group timeout 90 python3 "$work/stamp" verify "$work/fs/a" $written_mib
-		check umount "$work/fs"
-	fi
-	check losetup -d "$loop"
-	alive "$daemon_pid" || not_ok "the daemon is dead"
-	unmount_disks
-	# From the backing file, without us.
-	check fsck.ext4 -f -n "$work/$1.img"
-	rm -f "$work/$1.img"
-}
-
-# The limit was felt, or the test was none.
-limit_reached() {
-	local counts
-
-	counts=$(cat "$group/memory.failcnt" 2>/dev/null ||
-		awk '$1 == "max" { print $2 }' "$group/memory.events")
-	[ "${counts:-0}" -gt 0 ] || not_ok "the limit of memory was never reached"
-}
-
-# ---- many holes at once --------------------------------------------------------------------------
 
 images=50
 punch_config() {
@@ -192,24 +77,6 @@ with open(mount + "/../punched", "w") as out:
 PY
 	[ ! -e "$work/punched" ] || echo "# $(cat "$work/punched")"
 }
-
-stamp >"$work/stamp"
-mkdir "$work/fs"
-cleanup_fn unmount_lazily "$work/fs"
-cleanup_fn remove_group
-
-if ! losetup -f >/dev/null 2>&1; then
-	skip_case "a writer larger than its cgroup" "no loop devices here"
-elif ! may_flush; then
-	skip_case "a writer larger than its cgroup" "no CAP_SYS_RESOURCE: it would dead-lock"
-elif ! make_group; then
-	skip_case "a writer larger than its cgroup" "no cgroup with a limit of memory can be made here"
-else
-	test_case "a writer larger than its cgroup" under_pressure writethrough
-	test_case "the same, direct I/O of the loop device" under_pressure none --direct-io=on
-	test_case "the same, writeback cache" under_pressure writeback
-	test_case "its limit was reached" limit_reached
-fi
 
 punch_config | config
 mount_disks "$conf"
