@@ -75,7 +75,7 @@ void kernel_link_close(struct kernel_link *link)
 
 static void request_end(struct request *request)
 {
-	atomic_fetch_sub_explicit(&request->channel->in_flight, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&request->channel->in_flight, 1, memory_order_release);
 	request->ops->release(request);
 }
 

@@ -22,7 +22,7 @@
 
 #define PATIENCE_S 30
 #define QUIET_MS   200
-#define MOMENT_MS  1000
+#define MOMENT_NS  NS_PER_S
 
 struct ending {
 	struct mount *mount;
@@ -116,9 +116,14 @@ static bool detach(struct ending *ending)
 		detach_main(ending->mount);
 		return true;
 	}
-	while (pthread_tryjoin_np(thread, NULL) != 0) {
-		if (is_over(ending))
+	/* What is not stuck gets a moment, even when the patience is over. */
+	for (uint64_t over_ns = 0; pthread_tryjoin_np(thread, NULL) != 0;) {
+		if (is_over(ending) && over_ns == 0)
+			over_ns = now_ns();
+		if (over_ns != 0 && now_ns() - over_ns > MOMENT_NS) {
+			pthread_detach(thread);
 			return false;
+		}
 		wait_closed(ending, 1);
 	}
 	return true;
@@ -141,7 +146,7 @@ static void serve_the_rest(struct ending *ending)
  * which they get even when the patience is over. */
 static bool drain(struct ending *ending)
 {
-	uint64_t moment_ns = now_ns() + MOMENT_MS * 1000 * NS_PER_US;
+	uint64_t moment_ns = now_ns() + MOMENT_NS;
 
 	while (requests_in_flight(ending->mount) > 0) {
 		if (is_over(ending) && now_ns() > moment_ns)

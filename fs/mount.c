@@ -254,24 +254,29 @@ void mount_closed(struct mount *mount, int errnum)
 
 /* ---- Start. ---- */
 
-/*
- * Entries for the ring, to be used if INIT agrees. Without them all goes by descriptor.
- */
+/* Requests of one CPU that are taken at once, unless ring_memory says how much they may take; more
+ * than the kernel's limit of background requests (ops.c) has no use. */
+#define RING_DEPTH     256
+#define RING_DEPTH_MAX 1024
+
+/* Entries for the ring, to be used if INIT agrees. Without them all goes by descriptor. */
 static void prepare_uring(struct mount *mount)
 {
 	uint64_t memory = mount->settings->ring_memory;
+	uint64_t depth = memory > 0 ? memory / uring_queues() / buffer_size() : RING_DEPTH;
 	unsigned workers = workers_count();
 
 	if (mount->settings->transport == TRANSPORT_POLL)
 		mount->uring_refused = "transport = poll";
 	else if (!workers_take_commands())
 		mount->uring_refused = "this kernel has no io_uring commands";
-	else if (memory < uring_queues() * (uint64_t)buffer_size())
+	else if (depth == 0)
 		mount->uring_refused = "ring_memory is less than one request for each CPU";
 	if (mount->uring_refused)
 		return;
 	for (unsigned i = 0; i < workers; i++) {
-		mount->channels[i].uring = uring_new(i, workers, memory);
+		mount->channels[i].uring =
+			uring_new(i, workers, (unsigned)min_u64(depth, RING_DEPTH_MAX));
 		if (!mount->channels[i].uring)
 			mount->uring_refused = "out of memory";
 	}

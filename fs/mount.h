@@ -44,9 +44,9 @@ struct mount {
 	int event_fd; /* readable once the kernel has ended the mount */
 	_Atomic unsigned closed_channels;
 	sem_t settled; /* posted once INIT has been answered, or the kernel has ended the mount */
-	bool passthrough;	   /* some image wants it */
-	bool uring_ready;	   /* the channels have entries for the ring */
-	const char *uring_refused; /* why the ring is not used */
+	bool passthrough;		   /* some image wants it */
+	bool uring_ready;		   /* the channels have entries for the ring */
+	const char *_Atomic uring_refused; /* why the ring is not used */
 };
 
 /* A mount of the images of @config, to be started. NULL: out of memory. */

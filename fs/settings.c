@@ -36,13 +36,11 @@ const struct option settings_options[] = {
 	{.name = "ring_memory",
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct settings, ring_memory),
-	 .min = 1 << 20,
 	 .max = (uint64_t)1 << 40,
-	 .fallback = "1G",
-	 .help = "The most memory for requests that come by io_uring: 1 MiB for each that is under "
-		 "way, of which only as much is taken as a request was long. What comes beyond "
-		 "that "
-		 "waits"},
+	 .fallback = "0",
+	 .help = "The most memory for requests that come by io_uring, of which only as much is "
+		 "taken as requests were long; it is divided among the CPUs, and what finds no "
+		 "room waits. 0 is room for 256 requests of each CPU"},
 	{.name = "max_request",
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct settings, max_request),

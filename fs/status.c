@@ -123,9 +123,10 @@ static void report_transport(const struct mount *mount, struct report *report)
 		report_u64(report, "ring_requests", requests);
 		report_bytes(report, "ring_memory", bytes);
 	} else {
+		const char *refused = mount->uring_refused;
+
 		report_string(report, "no_ring",
-			      mount->uring_refused ? mount->uring_refused
-						   : "the kernel has refused its entries");
+			      refused ? refused : "the kernel has refused its entries");
 	}
 }
 

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
- * An entry is a page, and behind it the memory for the data of a request. In the page: struct entry
- * at its beginning, with the headers that the kernel reads and writes; at its end the message, put
- * together from these headers so that it and the data are in one piece, as by descriptor. The data
- * begin at a page boundary, ready for direct I/O, and are neither copied nor moved.
+ * An entry is a struct entry, with the headers that the kernel reads and writes, and a buffer: a
+ * page, and behind it the memory for the data of a request. At the end of the page the message is
+ * put together from the headers, so that it and the data are in one piece, as by descriptor. The
+ * data begin at a page boundary, ready for direct I/O, and are neither copied nor moved.
  *
  * An entry belongs to the kernel from its command to the completion of that, and to the worker from
  * there to the next command, which is queued when the request has been served. Entries never change
  * their worker, so that nothing here needs a lock.
  *
  * What finds no entry waits in the kernel, behind requests that may be stuck in a disk: to other
- * disks, or for `.status`. So a queue whose entries are all in use gets more, as long as there is
- * memory. The kernel takes the entry that was last used, so that what a burst has added lies idle
- * afterwards, and memory that was never touched takes none.
+ * disks, or for `.status`. The kernel looks at what waits only when a reply comes for the same
+ * queue, not when it gets another entry. So each queue has all its entries from the beginning,
+ * many of them. The kernel takes the one that was last used, so that few are touched if few are
+ * needed, and memory that was never touched takes none.
  */
 #include "fs/uring.h"
 #include <errno.h>
@@ -27,40 +28,24 @@
 #include "fs/transport.h"
 #include "fs/wire.h"
 
-/* A queue begins with few entries, and doubles them when all are in use. */
-#define ENTRIES_FIRST 4
-#define CHUNKS_MAX    12
-
-struct queue {
-	uint16_t number; /* the kernel's */
-	unsigned entries, busy;
-	unsigned chunk_count;
-	struct chunk {
-		char *memory;
-		unsigned entries;
-	} chunks[CHUNKS_MAX];
-};
-
 struct entry {
 	struct request request;
 	struct ring_op op;
 	struct uring *uring;
-	struct queue *queue;
+	uint16_t queue;	 /* the kernel's number */
 	bool registered; /* the kernel has used it once, so it knows it */
 	struct iovec iov[2];
 	_Alignas(8) unsigned char headers[WIRE_URING_HEADERS];
 };
 
-_Static_assert(sizeof(struct entry) <= BUFFER_HEADER - WIRE_URING_MESSAGE,
-	       "entry and message share a page");
+_Static_assert(BUFFER_HEADER >= WIRE_URING_MESSAGE, "the message fits in front of the data");
 
 struct uring {
 	struct channel *channel;
-	struct queue *queues;
-	unsigned queue_count;
-	unsigned entries_max;
-	_Atomic unsigned entries; /* of all queues; written by its worker only, as is the next */
-	_Atomic uint64_t requests;
+	struct entry *entries;
+	size_t entry_count;
+	char *buffers;		   /* one for each entry */
+	_Atomic uint64_t requests; /* written by its worker only */
 };
 
 /* ---- Memory. ---- */
@@ -102,85 +87,56 @@ unsigned uring_queues(void)
 
 static void entry_done(struct ring_op *op, int result, unsigned flags);
 
-static void entry_init(struct entry *entry, struct uring *uring, struct queue *queue)
+static void entry_init(struct uring *uring, size_t index, unsigned queue)
 {
+	struct entry *entry = &uring->entries[index];
+	char *data = uring->buffers + index * buffer_size() + BUFFER_HEADER;
+
 	entry->op.done = entry_done;
 	entry->uring = uring;
-	entry->queue = queue;
+	entry->queue = (uint16_t)queue;
 	entry->iov[0] = (struct iovec){entry->headers, sizeof(entry->headers)};
-	entry->iov[1] = (struct iovec){(char *)entry + BUFFER_HEADER, buffer_payload()};
+	entry->iov[1] = (struct iovec){data, buffer_payload()};
 }
 
-static struct entry *chunk_entry(const struct chunk *chunk, unsigned index)
+struct uring *uring_new(unsigned index, unsigned workers, unsigned depth)
 {
-	return (struct entry *)(void *)(chunk->memory + index * buffer_size());
-}
-
-/* Adds memory for up to @wanted entries; returns it, or NULL where there is none. */
-static const struct chunk *queue_add(struct uring *uring, struct queue *queue, unsigned wanted)
-{
-	unsigned entries = atomic_load_explicit(&uring->entries, memory_order_relaxed);
-	struct chunk *chunk = &queue->chunks[queue->chunk_count];
-
-	if (wanted > uring->entries_max - entries)
-		wanted = uring->entries_max - entries;
-	if (wanted == 0 || queue->chunk_count == CHUNKS_MAX)
-		return NULL;
-	chunk->memory = mmap(NULL, wanted * buffer_size(), PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (chunk->memory == MAP_FAILED)
-		return NULL;
-	chunk->entries = wanted;
-	for (unsigned i = 0; i < wanted; i++)
-		entry_init(chunk_entry(chunk, i), uring, queue);
-	queue->chunk_count++;
-	queue->entries += wanted;
-	atomic_store_explicit(&uring->entries, entries + wanted, memory_order_relaxed);
-	return chunk;
-}
-
-struct uring *uring_new(unsigned index, unsigned workers, uint64_t bytes)
-{
-	unsigned queues = uring_queues();
-	unsigned count = queues > index ? (queues - index + workers - 1) / workers : 0;
-	uint64_t for_each = bytes / buffer_size() / queues;
 	struct uring *uring = calloc(1, sizeof(*uring));
+	unsigned queues = uring_queues();
+	size_t at = 0;
 
 	if (!uring)
 		return NULL;
-	uring->queues = calloc(count, sizeof(*uring->queues));
-	uring->entries_max = (unsigned)min_u64(for_each * count, UINT32_MAX);
-	for (; uring->queues && uring->queue_count < count; uring->queue_count++) {
-		struct queue *queue = &uring->queues[uring->queue_count];
-
-		queue->number = (uint16_t)(index + uring->queue_count * workers);
-		if (!queue_add(uring, queue, (unsigned)min_u64(for_each, ENTRIES_FIRST)))
-			break;
-	}
-	if (uring->queue_count == count)
+	for (unsigned queue = index; queue < queues; queue += workers)
+		uring->entry_count += depth;
+	if (uring->entry_count == 0) /* more workers than queues */
 		return uring;
-	uring_free(uring);
-	return NULL;
+	uring->entries = calloc(uring->entry_count, sizeof(*uring->entries));
+	uring->buffers = mmap(NULL, uring->entry_count * buffer_size(), PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (!uring->entries || uring->buffers == MAP_FAILED) {
+		uring_free(uring);
+		return NULL;
+	}
+	for (unsigned queue = index; queue < queues; queue += workers)
+		for (unsigned i = 0; i < depth; i++)
+			entry_init(uring, at++, queue);
+	return uring;
 }
 
 void uring_free(struct uring *uring)
 {
 	if (!uring)
 		return;
-	for (unsigned i = 0; i < uring->queue_count; i++) {
-		const struct queue *queue = &uring->queues[i];
-
-		for (unsigned j = 0; j < queue->chunk_count; j++)
-			munmap(queue->chunks[j].memory, queue->chunks[j].entries * buffer_size());
-	}
-	free(uring->queues);
+	if (uring->buffers && uring->buffers != MAP_FAILED)
+		munmap(uring->buffers, uring->entry_count * buffer_size());
+	free(uring->entries);
 	free(uring);
 }
 
 uint64_t uring_bytes(const struct uring *uring)
 {
-	return atomic_load_explicit(&uring->entries, memory_order_relaxed) *
-	       (uint64_t)buffer_size();
+	return uring->entry_count * (uint64_t)buffer_size();
 }
 
 uint64_t uring_requests(const struct uring *uring)
@@ -194,14 +150,8 @@ static void entry_register(struct entry *entry)
 {
 	struct io_uring_sqe *sqe = worker_sqe();
 
-	wire_uring_register(sqe, entry->uring->channel->fd, entry->iov, entry->queue->number);
+	wire_uring_register(sqe, entry->uring->channel->fd, entry->iov, entry->queue);
 	io_uring_sqe_set_data(sqe, &entry->op);
-}
-
-static void chunk_register(const struct chunk *chunk)
-{
-	for (unsigned i = 0; i < chunk->entries; i++)
-		entry_register(chunk_entry(chunk, i));
 }
 
 /* Hands the reply in the entry to the kernel, and with it the entry. */
@@ -209,8 +159,7 @@ static void entry_commit(struct entry *entry)
 {
 	struct io_uring_sqe *sqe = worker_sqe();
 
-	wire_uring_commit(sqe, entry->uring->channel->fd, entry->queue->number,
-			  entry->request.unique);
+	wire_uring_commit(sqe, entry->uring->channel->fd, entry->queue, entry->request.unique);
 	io_uring_sqe_set_data(sqe, &entry->op);
 }
 
@@ -244,10 +193,7 @@ static int uring_reply_raw(struct request *request, const struct iovec *iov, int
 
 static void uring_release(struct request *request)
 {
-	struct entry *entry = entry_of(request);
-
-	entry->queue->busy--;
-	entry_commit(entry);
+	entry_commit(entry_of(request));
 }
 
 static const struct request_ops uring_ops = {
@@ -257,18 +203,6 @@ static const struct request_ops uring_ops = {
 };
 
 /* ---- Requests. ---- */
-
-/* One entry less for the kernel: with the last one it gets more of them. */
-static void queue_take(struct uring *uring, struct queue *queue)
-{
-	const struct chunk *chunk;
-
-	if (++queue->busy < queue->entries)
-		return;
-	chunk = queue_add(uring, queue, queue->entries);
-	if (chunk)
-		chunk_register(chunk);
-}
 
 static void entry_refuse(struct entry *entry, int error)
 {
@@ -282,13 +216,12 @@ static void entry_serve(struct entry *entry)
 	struct request *request = &entry->request;
 
 	entry->registered = true;
-	queue_take(uring, entry->queue);
 	atomic_store_explicit(&uring->requests, uring_requests(uring) + 1, memory_order_relaxed);
 	*request = (struct request){
 		.ops = &uring_ops,
 		.channel = uring->channel,
 		.mount = uring->channel->mount,
-		.payload = (char *)entry + BUFFER_HEADER,
+		.payload = entry->iov[1].iov_base,
 	};
 
 	if (!wire_uring_accept(request, entry->headers)) {
@@ -327,7 +260,7 @@ static void entry_done(struct ring_op *op, int result, unsigned flags)
 		entry_register(entry);
 	} else {
 		log_limited(&limit, LOG_LEVEL_WARNING, NULL,
-			    "the kernel refuses FUSE over io_uring: %s; going on without",
+			    "the kernel refuses an entry for FUSE over io_uring: %s",
 			    strerror(-result));
 	}
 }
@@ -335,6 +268,6 @@ static void entry_done(struct ring_op *op, int result, unsigned flags)
 void uring_register(struct uring *uring, struct channel *channel)
 {
 	uring->channel = channel;
-	for (unsigned i = 0; i < uring->queue_count; i++)
-		chunk_register(&uring->queues[i].chunks[0]);
+	for (size_t i = 0; i < uring->entry_count; i++)
+		entry_register(&uring->entries[i]);
 }

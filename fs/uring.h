@@ -20,11 +20,11 @@ struct uring;
 unsigned uring_queues(void);
 
 /*
- * Entries for the queues of worker @index of @workers, as many as are needed, but of no more than
- * @bytes of memory for all queues of all workers together, which must suffice for one each; it is
- * only taken as far as it is touched. NULL: out of memory. Any thread.
+ * Entries for worker @index of @workers, @depth for each of its queues: as many requests of one CPU
+ * are taken at once. Their memory is only taken as far as it is touched. NULL: out of memory. Any
+ * thread.
  */
-struct uring *uring_new(unsigned index, unsigned workers, uint64_t bytes);
+struct uring *uring_new(unsigned index, unsigned workers, unsigned depth);
 /* NULL is allowed. After the worker's end: until then the kernel may write to the entries. */
 void uring_free(struct uring *uring);
 
@@ -35,7 +35,7 @@ void uring_free(struct uring *uring);
  */
 void uring_register(struct uring *uring, struct channel *channel);
 
-/* Bytes of the entries that there are; requests that have come through them. Any thread. */
+/* Bytes of the entries' buffers; requests that have come through them. Any thread. */
 uint64_t uring_bytes(const struct uring *uring);
 uint64_t uring_requests(const struct uring *uring);
 

@@ -158,19 +158,16 @@ same" taskset -c "$cpu" timeout 20 "$BUILD/tests/fileop" -o direct "$mnt/ram.img
 	done
 }
 
-# What finds no entry waits in the kernel, behind the stuck: there must be more entries. For what has
-# waited already, the kernel does not look at new ones before a reply goes to the same CPU.
+# What finds no entry waits in the kernel, behind the stuck.
 many_stuck() {
 	local memory
 
-	mount_uring
+	mount_uring -o ring_memory=1G
 	check rules "read hang"
-	stay_on "${cpus[0]}"
 	client --name=stuck --filename="$mnt/bad.img" --size=64M --rw=randread --bs=4k --direct=1 \
 		--ioengine=libaio --iodepth=300 --number_ios=300 --cpus_allowed="${cpus[0]}"
 	wait_for 20 has_in_flight bad.img read 300 ||
 		not_ok "$(in_flight bad.img read) of 300 in flight"
-	stay_on "${cpus[@]}"
 	answers_from "${cpus[@]}"
 	memory=$(kernel ring_memory)
 	if [ "$memory" -lt $((300 * request)) ] || [ "$memory" -gt $((1 << 30)) ]; then
@@ -179,6 +176,33 @@ many_stuck() {
 	check taskset -c "${cpus[0]}" timeout 20 setfattr -n user.diskfs.bad.rules -v "" "$mnt/bad.img"
 	client_succeeds
 	works
+	unmount_disks
+}
+
+# The kernel does not come back to what waits before a reply goes to the same CPU, whatever entries it
+# has got since. So what comes at once, sooner than the daemon can do anything, must not wait.
+burst() {
+	local reader
+
+	mount_uring
+	check rules "read hang"
+	mkfifo "$work/go"
+	taskset -c "${cpus[0]}" "$BUILD/tests/fileop" -o direct "$mnt/bad.img" hold aio_read 200 4096 \
+		<"$work/go" >"$work/aio" 2>&1 &
+	reader=$!
+	exec 8>"$work/go"
+	sleep 0.3 # it opens the image
+	kill -STOP "$daemon_pid"
+	exec 8>&-
+	sleep 0.3
+	kill -CONT "$daemon_pid"
+	stay_on "${cpus[@]:1}"
+	wait_for 5 has_in_flight bad.img read 200 || not_ok "$(in_flight bad.img read) of 200 in flight"
+	stay_on "${cpus[@]}"
+	check rules ""
+	wait $reader
+	check_output "0
+200" cat "$work/aio"
 	unmount_disks
 }
 
@@ -377,17 +401,20 @@ elif [ "$possible" = 1 ]; then
 	skip_case "a set-up that fails half-way" "one CPU has one queue"
 else
 	for workers in 1 2 5; do
-		test_case "no memory for the last queue, $workers workers" \
-			refused_half_way "out of memory" REFUSE_MEMORY="$possible" -o workers=$workers
+		# A worker that has a queue gets its memory in one piece.
+		test_case "no memory for the last worker, $workers workers" refused_half_way \
+			"out of memory" REFUSE_MEMORY=$((workers < possible ? workers : possible)) \
+			-o workers=$workers
 		test_case "the kernel refuses a queue, $workers workers" kernel_refuses -o workers=$workers
 	done
 fi
 
 test_case "300 requests of one CPU are stuck" many_stuck
 if [ ${#cpus[@]} -gt 1 ]; then
+	test_case "200 requests come at once and are stuck" burst
 	test_case "the least memory" least_memory
 else
-	skip_case "the least memory" "needs two CPUs"
+	skip_case "requests that come at once, and the least memory" "needs two CPUs"
 fi
 test_case "inodes are forgotten" forgotten
 test_case "a client is killed" killed_client
