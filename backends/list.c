@@ -2,13 +2,15 @@
 #include "backends/list.h"
 #include <string.h>
 
-extern const struct driver file_driver, ram_driver, null_driver, fault_driver, prwrap_driver;
+extern const struct driver file_driver, ram_driver, null_driver, crypt_driver, fault_driver,
+	prwrap_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {
 	&file_driver,
 	&ram_driver,
 	&null_driver,
+	&crypt_driver,
 	&fault_driver,
 	&prwrap_driver,
 	NULL,

@@ -22,8 +22,7 @@ struct sg sg_slice(const struct sg *sg, size_t offset, size_t len)
 	return slice;
 }
 
-/* Takes the next non-empty segment, of *len bytes, from the beginning of @rest; NULL at its end. */
-static char *sg_next(struct sg *rest, size_t *len)
+char *sg_next(struct sg *rest, size_t *len)
 {
 	while (rest->len > 0) {
 		const struct iovec *iov = rest->iov;

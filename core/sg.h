@@ -31,6 +31,12 @@ struct sg sg_slice(const struct sg *sg, size_t offset, size_t len);
  */
 unsigned sg_iovecs(const struct sg *sg, struct iovec *out, unsigned max, size_t *bytes);
 
+/*
+ * Takes the next non-empty segment off @rest: returns where it begins, and its length in *len; NULL
+ * at the end.
+ */
+char *sg_next(struct sg *rest, size_t *len);
+
 /* How many non-empty segments the view has. */
 unsigned sg_segments(const struct sg *sg);
 
