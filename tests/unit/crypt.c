@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The crypt driver on raw disks: its options and key files, where on the disk below what lies, lists
- * of segments of any shape, holes, size. What is encrypted to what is crypt_xts.c's to test.
+ * The crypt driver on raw disks: its options and key files, where on the disk below what lies,
+ * lists of segments of any shape, holes, size. What is encrypted to what is crypt_xts.c's to test.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -312,7 +312,7 @@ static void test_errors_task(void *argument)
 
 /* ---- Holes. ---- */
 
-/* The parts of what is unmapped, in sectors of 512 bytes, that a crypt of 4096 may not call holes. */
+/* A crypt with sectors of 4096 bytes over smaller ones. */
 static void test_holes_task(void *argument)
 {
 	struct err err = {.text = ""};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * LUKS volumes, made by libcryptsetup: what opens and what does not, and headers that are damaged in
- * every place. Either such a disk opens, or there is one clear sentence; nothing else happens.
+ * LUKS volumes, made by libcryptsetup: what opens and what does not, and headers that are damaged
+ * in every place. Either such a disk opens, or there is one clear sentence; nothing else happens.
  */
 #include <fcntl.h>
 #include <libcryptsetup.h>
