@@ -14,6 +14,9 @@
 
 #define CHANGING STACK_READ_ONLY /* unwanted where a test writes */
 
+/* Unwanted where it wants zeros, or holes, of unmap. */
+#define WITHOUT_UNMAP (STACK_READ_ONLY | STACK_DENSE)
+
 /* Fills the whole disk; returns what is on it then. */
 static char *fill(struct instance *instance)
 {
@@ -189,6 +192,17 @@ static void test_extents_of_anything(struct instance *instance)
 	free(data);
 }
 
+static void test_unmap_of_dense(struct instance *instance)
+{
+	uint64_t all = disk_sector_count(instance->disk);
+	char *data = fill(instance);
+
+	CHECK_OK(disk_unmap(instance->disk, 0, all));
+	disk_holds(instance, data, 0, disk_size(instance->disk));
+	CHECK_EQ(walk(instance, 0, all), all);
+	free(data);
+}
+
 static void test_extents_of_read_only(struct instance *instance)
 {
 	CHECK_EQ(walk(instance, 0, disk_sector_count(instance->disk)),
@@ -240,6 +254,8 @@ static void zero_own_sectors(unsigned index, void *argument)
 		uint64_t sector = random_below(&random, 40) * TASKS + index;
 		enum way way = (enum way)random_below(&random, WAYS);
 
+		if (way == UNMAP && (instance->stack->flags & STACK_DENSE))
+			way = ZEROES_UNMAP;
 		pattern_fill(data, size, random_next(&random));
 		disk_put(instance->disk, data, sector, 1, 0);
 		disk_get(instance->disk, back, sector, 1);
@@ -259,12 +275,15 @@ static void test_neighbours(struct instance *instance)
 }
 
 static const struct contract contracts[] = {
-	{.name = "unmap", .in_task = test_unmap, .unwanted_flags = CHANGING},
+	{.name = "unmap", .in_task = test_unmap, .unwanted_flags = WITHOUT_UNMAP},
 	{.name = "write zeroes", .in_task = test_write_zeroes, .unwanted_flags = CHANGING},
-	{.name = "extents", .in_task = test_extents, .unwanted_flags = CHANGING},
+	{.name = "extents", .in_task = test_extents, .unwanted_flags = WITHOUT_UNMAP},
 	{.name = "extents of anything",
 	 .in_task = test_extents_of_anything,
-	 .unwanted_flags = CHANGING},
+	 .unwanted_flags = WITHOUT_UNMAP},
+	{.name = "unmap that does nothing",
+	 .in_task = test_unmap_of_dense,
+	 .wanted_flags = STACK_DENSE},
 	{.name = "extents of read-only",
 	 .in_task = test_extents_of_read_only,
 	 .wanted_flags = STACK_READ_ONLY},

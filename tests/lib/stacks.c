@@ -16,6 +16,16 @@
 #define FILE_FLAGS (STACK_LASTS | STACK_SPARSE)
 #define RAM_FLAGS  (STACK_SPARSE | STACK_WHOLE_READS)
 
+/* Of crypt without discards. */
+#define FILE_CRYPT_FLAGS (STACK_LASTS | STACK_DENSE)
+#define RAM_CRYPT_FLAGS	 (STACK_WHOLE_READS | STACK_DENSE)
+
+/* A path from the folder in which tests/run runs them. */
+#define CRYPT_KEY                                 \
+	{                                         \
+		"key_file", "tests/lib/crypt.key" \
+	}
+
 const struct stack stacks[] = {
 	{.name = "file", .driver = "file", .place = PLACE_DISK, .flags = FILE_FLAGS},
 	{.name = "file in memory", .driver = "file", .place = PLACE_MEMORY, .flags = FILE_FLAGS},
@@ -91,6 +101,56 @@ const struct stack stacks[] = {
 	 .port = true,
 	 .fault = true,
 	 .limits = {{"max_transfer", "12K"}, {"max_segments", "2"}, {"fua", "no"}}},
+	{.name = "crypt on ram", .driver = "ram", .flags = RAM_CRYPT_FLAGS, .crypt = {CRYPT_KEY}},
+	{.name = "crypt on file",
+	 .driver = "file",
+	 .place = PLACE_DISK,
+	 .flags = FILE_CRYPT_FLAGS,
+	 .crypt = {CRYPT_KEY}},
+	{.name = "crypt on file direct",
+	 .driver = "file",
+	 .place = PLACE_DISK,
+	 .flags = FILE_CRYPT_FLAGS,
+	 .options = {{"direct", "yes"}},
+	 .crypt = {CRYPT_KEY, {"iv", "plain64-512"}}},
+	{.name = "crypt with discards on ram",
+	 .driver = "ram",
+	 .flags = RAM_FLAGS,
+	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
+	{.name = "crypt with discards on file",
+	 .driver = "file",
+	 .place = PLACE_MEMORY,
+	 .flags = FILE_FLAGS,
+	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
+	{.name = "crypt with discards on null",
+	 .driver = "null",
+	 .flags = STACK_DROPS_WRITES,
+	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
+	{.name = "crypt of 512 bytes on ram, split",
+	 .driver = "ram",
+	 .flags = RAM_FLAGS,
+	 .crypt = {CRYPT_KEY, {"discard", "pass"}, {"sector_size", "512"}},
+	 .limits = {{"max_transfer", "20K"}, {"max_segments", "2"}, {"fua", "no"}}},
+	{.name = "crypt on fault on ram",
+	 .driver = "ram",
+	 .flags = RAM_CRYPT_FLAGS,
+	 .fault = true,
+	 .crypt = {CRYPT_KEY}},
+	{.name = "crypt with discards on fault on file",
+	 .driver = "file",
+	 .place = PLACE_MEMORY,
+	 .flags = FILE_FLAGS,
+	 .fault = true,
+	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
+	{.name = "crypt on fault on prwrap on file direct, split",
+	 .driver = "file",
+	 .place = PLACE_DISK,
+	 .flags = FILE_CRYPT_FLAGS,
+	 .options = {{"direct", "yes"}},
+	 .port = true,
+	 .fault = true,
+	 .crypt = {CRYPT_KEY},
+	 .limits = {{"max_transfer", "12K"}, {"memory_align", "512"}}},
 };
 
 const size_t stacks_count = ARRAY_SIZE(stacks);
@@ -184,6 +244,7 @@ static void port_add(struct instance *instance, struct err *err)
 bool instance_open(struct instance *instance, const struct stack *stack, uint32_t sector_size,
 		   uint64_t size)
 {
+	bool is_new = !instance->path[0];
 	struct err err = {.text = ""};
 
 	instance->stack = stack;
@@ -198,9 +259,16 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 	if (instance->disk && stack->fault)
 		instance->disk = instance->fault =
 			driver_open(driver_find("fault"), NULL, 0, 0, instance->disk, &err);
+	if (instance->disk && stack->crypt[0][0])
+		instance->disk = instance->crypt =
+			driver_open(driver_find("crypt"), stack->crypt, ARRAY_SIZE(stack->crypt), 0,
+				    instance->disk, &err);
 	if (instance->disk && stack->limits[0][0])
 		instance->disk = driver_open(&limits_driver, stack->limits,
 					     ARRAY_SIZE(stack->limits), 0, instance->disk, &err);
+	if (instance->disk && is_new && (stack->flags & STACK_DENSE))
+		CHECK_OK(
+			disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk), 0));
 	if (instance->disk)
 		return true;
 	CHECK_TEXT(err.text, "");
@@ -211,14 +279,15 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 void instance_close(struct instance *instance)
 {
 	if (instance->disk != instance->base && instance->disk != instance->port &&
-	    instance->disk != instance->fault)
+	    instance->disk != instance->fault && instance->disk != instance->crypt)
 		disk_close(instance->disk);
+	disk_close(instance->crypt);
 	disk_close(instance->fault);
 	disk_close(instance->port);
 	disk_close(instance->prwrap);
 	disk_close(instance->base);
 	instance->base = instance->prwrap = instance->port = NULL;
-	instance->fault = instance->disk = NULL;
+	instance->fault = instance->crypt = instance->disk = NULL;
 }
 
 void instance_remove(struct instance *instance)

@@ -16,6 +16,9 @@ enum stack_flags {
 	/* A read during a write of the same sector finds it old or new. A file cannot promise that:
 	 * the page cache of most file systems lets readers in. */
 	STACK_WHOLE_READS = 1 << 4,
+	/* All is data, and unmap does nothing; what was never written is noise, so that zeros are
+	 * written first. */
+	STACK_DENSE = 1 << 5,
 };
 
 /* Where the file of a stack lies. */
@@ -33,7 +36,8 @@ struct stack {
 	const char *options[3][2]; /* key, value; besides path, size and sector_size */
 	const char *limits[4][2];  /* of a `limits` on top; the first key NULL: none */
 	bool port;		   /* a port of a `prwrap` on the base, below the fault */
-	bool fault;		   /* a `fault` without rules on the base, below the limits */
+	bool fault;		   /* a `fault` without rules on the base, below the crypt */
+	const char *crypt[3][2];   /* of a `crypt` below the limits; the first key NULL: none */
 	unsigned tail;		   /* bytes of the file beyond its last sector */
 };
 
@@ -48,7 +52,7 @@ struct instance {
 	char path[200];		    /* of the file, or empty */
 	struct disk *base;	    /* of the driver under test */
 	struct disk *prwrap, *port; /* or NULL */
-	struct disk *fault;	    /* or NULL */
+	struct disk *fault, *crypt; /* or NULL */
 	struct disk *disk;	    /* the top of the stack */
 };
 
