@@ -17,6 +17,7 @@
  */
 #include "fs/uring.h"
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -265,9 +266,31 @@ static void entry_done(struct ring_op *op, int result, unsigned flags)
 	}
 }
 
+/*
+ * Binds the worker to the CPUs of its queues: a request wakes it on the CPU where its client runs,
+ * and so does its reply the client. Left alone, the two end up on CPUs that have to be woken for
+ * each other (2 CPUs, 4 KiB: bound 1.3 times as fast at depth 1, 1.7 times with two clients at
+ * depth 32, 0.9 times with one).
+ */
+static void bind_worker(const struct uring *uring)
+{
+	cpu_set_t allowed, wanted;
+
+	CPU_ZERO(&wanted);
+	for (size_t i = 0; i < uring->entry_count; i++)
+		CPU_SET(uring->entries[i].queue, &wanted);
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+		return;
+	CPU_AND(&wanted, &wanted, &allowed);
+	/* Where we may not run on any of them we stay where we are. */
+	if (CPU_COUNT(&wanted) > 0 && sched_setaffinity(0, sizeof(wanted), &wanted) < 0)
+		log_debug(NULL, "cannot bind a worker to its CPUs: %s", strerror(errno));
+}
+
 void uring_register(struct uring *uring, struct channel *channel)
 {
 	uring->channel = channel;
+	bind_worker(uring);
 	for (size_t i = 0; i < uring->entry_count; i++)
 		entry_register(&uring->entries[i]);
 }
