@@ -10,9 +10,11 @@
  * a buffer of the worker, since the caller's memory must not change. Only where a segment ends
  * inside a unit is there a second copy. Nothing is allocated for a request, once pools are warm.
  *
- * AES keeps a worker busy, so after TURN bytes its other tasks get their turn. A request stays on
- * its worker all the same: it is no larger than a buffer, a hand-over to another worker takes about
- * as long as the AES of a piece, and several requests are on several workers already.
+ * AES keeps a worker busy. So the core cuts requests into pieces, each of them encrypted and written,
+ * or read and decrypted, by a task of its own that lets the worker's others run before. A piece is
+ * small enough to stay in the cache meanwhile, and while one waits for the disk below, the next
+ * is encrypted. The pieces stay on one worker: to hand one over takes about as long as its AES, and
+ * several requests are on several workers already.
  *
  * Holes: zeros below would be noise here. Unless discards are passed on, unmap does nothing, zeros
  * are encrypted and written, and all is data. With discard = pass, a unit that is all zeros below
@@ -34,7 +36,7 @@
 #include "core/report.h"
 #include "core/task.h"
 
-#define TURN	 (128 * KIB)
+#define PIECE	 (128 * KIB)
 #define UNIT_MAX 4096
 
 enum format { FORMAT_RAW, FORMAT_LUKS };
@@ -131,28 +133,26 @@ static int decrypt(struct crypt *crypt, char *data, size_t length, uint64_t unit
 static int transform(struct crypt *crypt, const struct sg *sg, char *out, uint64_t unit)
 {
 	struct sg rest = *sg;
-	size_t turn = 0, length;
+	size_t length;
 	char *data;
 
 	while ((data = sg_next(&rest, &length))) {
-		while (length > 0) {
-			size_t part = min_u64(length, TURN - turn);
-			int error =
-				out ? xts_transform(crypt->xts, XTS_ENCRYPT, data, out, part, unit)
-				    : decrypt(crypt, data, part, unit);
+		int error = out ? xts_transform(crypt->xts, XTS_ENCRYPT, data, out, length, unit)
+				: decrypt(crypt, data, length, unit);
 
-			if (error)
-				return error;
-			data += part;
-			length -= part;
-			out = out ? out + part : NULL;
-			unit += part / crypt->unit_size;
-			turn = (turn + part) % TURN;
-			if (turn == 0 && length + rest.len > 0)
-				task_yield();
-		}
+		if (error)
+			return error;
+		out = out ? out + length : NULL;
+		unit += length / crypt->unit_size;
 	}
 	return 0;
+}
+
+/* Before the AES of a piece, lets others have the worker, unless it is short. */
+static void take_turn(const struct sg *sg)
+{
+	if (sg->len == PIECE)
+		task_yield();
 }
 
 static int read_in_place(struct disk *disk, const struct sg *sg, uint64_t sector)
@@ -168,6 +168,7 @@ static int crypt_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 	const struct crypt *crypt = disk->state;
 	struct iovec iov;
 
+	take_turn(sg);
 	if (holds_units(sg, crypt->unit_size))
 		return read_in_place(disk, sg, sector);
 
@@ -188,8 +189,11 @@ static int crypt_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 static int crypt_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
 {
 	struct crypt *crypt = disk->state;
-	char *buffer = buffer_get();
 	struct iovec iov;
+
+	take_turn(sg);
+
+	char *buffer = buffer_get();
 
 	if (!buffer)
 		return error_io(ENOMEM);
@@ -360,7 +364,7 @@ static void fill_geometry(struct disk *disk)
 	crypt->units_shift = log2_of(geometry->sector_size / crypt->unit_size);
 	geometry->optimal_unmap_sectors =
 		(uint32_t)max_u64(below.optimal_unmap_sectors >> crypt->below_shift, 1);
-	geometry->max_transfer = align_down(buffer_payload(), geometry->sector_size);
+	geometry->max_transfer = PIECE;
 	crypt->discards = config->discard == DISCARD_PASS;
 	if (!crypt->discards)
 		geometry->unmap = UNMAP_IGNORED;
