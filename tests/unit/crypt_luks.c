@@ -3,6 +3,7 @@
  * LUKS volumes, made by libcryptsetup: what opens and what does not, and headers that are damaged
  * in every place. Either such a disk opens, or there is one clear sentence; nothing else happens.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <libcryptsetup.h>
 #include <openssl/evp.h>
@@ -19,6 +20,7 @@
 #include "core/bytes.h"
 #include "core/log.h"
 #include "tests/lib/check.h"
+#include "tests/lib/probe.h"
 #include "tests/lib/run.h"
 #include "tests/lib/scratch.h"
 #include "tests/lib/stacks.h"
@@ -508,6 +510,48 @@ static void test_short(void **state)
 	scratch_leave();
 }
 
+/* A header that cannot be read, at its beginning or among the key slots. */
+static void unreadable_task(void *argument)
+{
+	static const char *const options[][2] = {{"format", "luks"}, {"passphrase_file", "pass"}};
+	static const uint64_t places[] = {0, 16383, 16384, 32000};
+	char *image = argument;
+	struct probe probe;
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		struct err err = {.text = ""};
+		struct disk *below;
+
+		probe_init(&probe, 512, DISK_SIZE / 512);
+		memcpy(probe.data, image, DISK_SIZE);
+		probe.fail[PROBE_READ].error = error_medium(EIO, MEDIUM_UNRECOVERED_READ);
+		probe.fail[PROBE_READ].first = places[i];
+		probe.fail[PROBE_READ].end = places[i] + 1;
+		below = probe_open(&probe, 0, NULL, &err);
+		CHECK(!driver_open(driver_find("crypt"), options, 2, 0, below, &err));
+		CHECK_TEXT(err.text,
+			   "cannot read the LUKS header of 'probe': medium error (unrecovered "
+			   "read, EIO)");
+		CHECK_EQ(probe.counts[PROBE_WRITE], 0);
+		disk_close(below);
+		probe_destroy(&probe);
+	}
+}
+
+static void test_unreadable(void **state)
+{
+	char key[64], *image;
+
+	(void)state;
+	setup_files();
+	pattern_fill(key, sizeof(key), 9);
+	volume_make("disk", &luks2, key);
+	image = file_read("disk", DISK_SIZE);
+	run_task(unreadable_task, image);
+	free(image);
+	scratch_leave();
+}
+
 static int setup(void **state)
 {
 	log_set_level(LOG_LEVEL_ERROR);
@@ -522,7 +566,7 @@ int main(void)
 		cmocka_unit_test(test_passphrases), cmocka_unit_test(test_other_ciphers),
 		cmocka_unit_test(test_places),	    cmocka_unit_test(test_damaged_1),
 		cmocka_unit_test(test_damaged_2),   cmocka_unit_test(test_iterations),
-		cmocka_unit_test(test_short),
+		cmocka_unit_test(test_short),	    cmocka_unit_test(test_unreadable),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown_workers);
