@@ -93,15 +93,3 @@ int ring_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
 	} while (ring_again(result));
 	return result;
 }
-
-void task_sleep_ns(uint64_t ns)
-{
-	struct __kernel_timespec time = {
-		.tv_sec = (int64_t)(ns / NS_PER_S),
-		.tv_nsec = (long long)(ns % NS_PER_S),
-	};
-	struct io_uring_sqe *sqe = worker_sqe();
-
-	io_uring_prep_timeout(sqe, &time, 0, 0);
-	(void)ring_wait(sqe); /* -ETIME */
-}

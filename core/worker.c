@@ -154,12 +154,18 @@ static void ring_submit(struct worker *worker)
 
 static void ring_sleep(struct worker *worker)
 {
+	struct __kernel_timespec wait;
+	struct io_uring_cqe *cqe;
+
 	if (worker->source)
 		worker->source->arm(worker->source);
 	atomic_store(&worker->sleeping, true);
 	if (!atomic_load(&worker->inbox)) {
 		count(&worker->sleeps);
-		io_uring_submit_and_wait(&worker->ring, 1);
+		if (sleepers_wait(worker, &wait))
+			io_uring_submit_and_wait_timeout(&worker->ring, &cqe, 1, &wait, NULL);
+		else
+			io_uring_submit_and_wait(&worker->ring, 1);
 	}
 	atomic_store(&worker->sleeping, false);
 }
@@ -205,6 +211,7 @@ static void worker_loop(struct worker *worker)
 
 		count(&worker->turns);
 		inbox_take(worker);
+		sleepers_wake(worker);
 		tasks_run_ready(worker);
 		if (worker->source)
 			more = worker->source->turn(worker->source);

@@ -2,8 +2,9 @@
 /*
  * Workers: a thread, its io_uring, its tasks. A turn of a worker runs the ready tasks, asks its
  * source (the kernel's FUSE channel) for new requests, submits what the tasks queued on the ring
- * and collects what completed; when there is nothing to do it sleeps in the ring. Everything that a
- * request needs happens on the worker where it arrived.
+ * and collects what completed; when there is nothing to do it sleeps in the ring, at most until the
+ * first of its sleeping tasks is to be woken. Everything that a request needs happens on the worker
+ * where it arrived.
  *
  * The workers of the process are one fixed set: workers_start() ... workers_stop().
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What worker.c, task.c, ring.c and buffer.c share: the struct worker and the tasks' side of it.
+ * What worker.c, task.c, sleep.c, ring.c and buffer.c share: the struct worker and the tasks' side of it.
  * For core/ only.
  */
 #ifndef CORE_WORKER_PRIVATE_H
@@ -59,7 +59,8 @@ struct worker {
 	/* Tasks: only this worker's thread touches these. */
 	struct task *current;
 	struct task_queue ready;
-	struct task *live; /* all that have not ended */
+	struct task *live;	  /* all that have not ended */
+	struct sleeper *sleepers; /* the one to wake first */
 	struct task *idle_stacks;
 	unsigned idle_stack_count;
 	struct buffer_pool buffers;
@@ -84,6 +85,11 @@ void worker_deliver(struct worker *worker, struct inbox_item *item);
 void tasks_run_ready(struct worker *worker);
 /* Frees the idle stacks, at the end of the worker. */
 void tasks_free_idle(struct worker *worker);
+
+/* Makes the tasks ready whose sleep is over. */
+void sleepers_wake(struct worker *worker);
+/* Whether anybody sleeps, and how long until the first is to be woken. */
+bool sleepers_wait(const struct worker *worker, struct __kernel_timespec *wait);
 
 /* Frees the idle buffers, at the end of the worker. */
 void buffers_free_idle(struct worker *worker);

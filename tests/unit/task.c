@@ -451,6 +451,57 @@ static void test_many_sleepers(void **state)
 	assert_int_equal(count, SLEEPERS);
 }
 
+/* One who sleeps; its wake-up is between the two, which only the clock's readings around the call
+ * tell. */
+struct dreamer {
+	uint64_t ns, earliest, latest;
+	struct dream *dream;
+};
+
+struct dream {
+	unsigned count;
+	const struct dreamer *woken[1000]; /* in this order */
+};
+
+static int dream_once(void *argument)
+{
+	struct dreamer *dreamer = argument;
+
+	dreamer->earliest = now_ns() + dreamer->ns;
+	task_sleep_ns(dreamer->ns);
+	CHECK(now_ns() >= dreamer->earliest);
+	dreamer->dream->woken[dreamer->dream->count++] = dreamer;
+	return 0;
+}
+
+/* Whoever is to wake first does, while others still fall asleep. */
+static void test_sleepers_in_order_task(void *argument)
+{
+	static struct dreamer dreamers[ARRAY_SIZE(((struct dream *)NULL)->woken)];
+	static struct dream dream;
+	struct task_group group = {0};
+	struct random random = {.state = 1};
+	uint64_t before = 0;
+
+	(void)argument;
+	dream.count = 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(dreamers); i++) {
+		dreamers[i].ns = random_below(&random, 20000) * NS_PER_US;
+		dreamers[i].dream = &dream;
+		task_group_start(&group, dream_once, &dreamers[i]);
+		dreamers[i].latest = now_ns() + dreamers[i].ns;
+		if (i % 100 == 99)
+			task_yield();
+	}
+	task_group_wait(&group);
+	CHECK_EQ(dream.count, ARRAY_SIZE(dreamers));
+	for (unsigned i = 0; i < dream.count; i++) {
+		CHECK(before <= dream.woken[i]->latest);
+		before = max_u64(before, dream.woken[i]->earliest);
+	}
+}
+RUN_IN_TASK(test_sleepers_in_order)
+
 int main(void)
 {
 	const struct CMUnitTest fork_tests[] = {
@@ -468,6 +519,7 @@ int main(void)
 		cmocka_unit_test(test_group_of_groups),
 		cmocka_unit_test(test_empty_group),
 		cmocka_unit_test(test_many_sleepers),
+		cmocka_unit_test(test_sleepers_in_order),
 	};
 	int failed = cmocka_run_group_tests(fork_tests, NULL, NULL);
 
