@@ -21,7 +21,7 @@ struct unit {
 	uint64_t factor;
 };
 
-/* Each from small to large, which format_bound() relies on. */
+/* Each from small to large, which option_format() relies on. */
 static const struct unit size_units[] = {
 	{"", 1},	 {"K", KIB},	  {"M", MIB},	   {"G", GIB},
 	{"T", GIB *KIB}, {"P", GIB *MIB}, {"E", GIB *GIB}, {NULL, 0},
@@ -50,11 +50,7 @@ static int no_memory(const struct option *option, struct err *err)
 
 /* ---- Numbers ---- */
 
-/*
- * Writes @bound as it would stand in a configuration: exactly, in the largest unit that fits. The
- * largest size of all, 2^63 - 1, is "just below 8E".
- */
-static const char *format_bound(char text[static 32], const struct option *option, uint64_t bound)
+const char *option_format(char text[static 32], const struct option *option, uint64_t number)
 {
 	const struct unit *units = NULL, *unit;
 
@@ -63,17 +59,17 @@ static const char *format_bound(char text[static 32], const struct option *optio
 	if (option->type == OPTION_DURATION)
 		units = duration_units;
 	if (!units) {
-		snprintf(text, 32, option->type == OPTION_OCTAL ? "%#" PRIo64 : "%" PRIu64, bound);
+		snprintf(text, 32, option->type == OPTION_OCTAL ? "%#" PRIo64 : "%" PRIu64, number);
 		return text;
 	}
-	if (units == size_units && (bound + 1) % EIB == 0) {
-		snprintf(text, 32, "just below %" PRIu64 "E", bound / EIB + 1);
+	if (units == size_units && (number + 1) % EIB == 0) {
+		snprintf(text, 32, "just below %" PRIu64 "E", number / EIB + 1);
 		return text;
 	}
 	unit = units;
-	while (bound > 0 && unit[1].suffix && bound % unit[1].factor == 0)
+	while (number > 0 && unit[1].suffix && number % unit[1].factor == 0)
 		unit++;
-	snprintf(text, 32, "%" PRIu64 "%s", bound / unit->factor, unit->suffix);
+	snprintf(text, 32, "%" PRIu64 "%s", number / unit->factor, unit->suffix);
 	return text;
 }
 
@@ -81,12 +77,12 @@ static int out_of_range(const struct option *option, const char *text, struct er
 {
 	char min[32], max[32];
 
-	format_bound(min, option, option->min);
+	option_format(min, option, option->min);
 	if (option->max == 0)
 		return err_set_key(err, option->name,
 				   "'%s' is out of range: it must be at least %s", text, min);
 	return err_set_key(err, option->name, "'%s' is out of range: it must be %s to %s", text,
-			   min, format_bound(max, option, option->max));
+			   min, option_format(max, option, option->max));
 }
 
 static int store_number(const struct option *option, const char *text, uint64_t number,
@@ -463,11 +459,11 @@ static void print_type(const struct option *option, FILE *out)
 	if (option->flags & OPTION_POWER_OF_TWO)
 		fputs(", a power of two", out);
 	if (option->max != 0)
-		fprintf(out, ", %s", format_bound(text, option, option->min));
+		fprintf(out, ", %s", option_format(text, option, option->min));
 	else if (option->min != 0)
-		fprintf(out, ", at least %s", format_bound(text, option, option->min));
+		fprintf(out, ", at least %s", option_format(text, option, option->min));
 	if (option->max != 0)
-		fprintf(out, " to %s", format_bound(text, option, option->max));
+		fprintf(out, " to %s", option_format(text, option, option->max));
 }
 
 /* Prints @text indented and broken at blanks, so that no line is wider than a terminal. */

@@ -63,6 +63,13 @@ void options_init(const struct option *table, void *values);
 int option_parse(const struct option *option, const char *text, const char *base_dir, void *values,
 		 struct err *err);
 
+/*
+ * Writes @number as the value of a numeric option would stand in a configuration: exactly, in the
+ * largest unit that fits ("1500us"). The largest size of all, 2^63 - 1, is "just below 8E". Returns
+ * @text.
+ */
+const char *option_format(char text[static 32], const struct option *option, uint64_t number);
+
 /* Releases the strings and lists of @values; may be called twice. */
 void options_free(const struct option *table, void *values);
 

@@ -62,6 +62,17 @@ static inline unsigned log2_of(uint64_t power)
 /* FNV-1a of 64 bits (draft-eastlake-fnv): the same at every start. */
 uint64_t hash_name(const char *name);
 
+/* Number @index of the pseudo-random sequence that @seed starts (splitmix64: Steele, Lea, Flood,
+ * "Fast splittable pseudorandom number generators"). */
+static inline uint64_t random_at(uint64_t seed, uint64_t index)
+{
+	uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
 /* Monotonic time in nanoseconds. */
 uint64_t now_ns(void);
 

@@ -27,7 +27,7 @@ struct fault_config {
 struct fault {
 	pthread_mutex_t mutex;
 	struct rules rules;
-	uint64_t random;
+	uint64_t drawn; /* random numbers so far */
 
 	struct task_mutex hang_mutex;
 	struct wait_queue hanging;
@@ -47,16 +47,16 @@ struct decision {
 	uint64_t generation;
 };
 
-/* xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators"). */
-static double random_percent(struct fault *fault)
+static double random_percent(struct disk *disk)
 {
-	fault->random ^= fault->random >> 12;
-	fault->random ^= fault->random << 25;
-	fault->random ^= fault->random >> 27;
-	return (double)(fault->random * 0x2545f4914f6cdd1d >> 11) * (100.0 / 9007199254740992.0);
+	const struct fault_config *config = disk->config;
+	struct fault *fault = disk->state;
+
+	return (double)(random_at(config->seed, fault->drawn++) >> 11) *
+	       (100.0 / 9007199254740992.0);
 }
 
-static bool rule_applies(struct fault *fault, struct rule *rule, enum stats_op op, uint64_t start,
+static bool rule_applies(struct disk *disk, struct rule *rule, enum stats_op op, uint64_t start,
 			 uint64_t end)
 {
 	if (!(rule->operations >> op & 1))
@@ -65,7 +65,7 @@ static bool rule_applies(struct fault *fault, struct rule *rule, enum stats_op o
 		return false;
 	if (rule->hits >= rule->count || rule->matched++ < rule->after)
 		return false;
-	return rule->chance >= 100 || random_percent(fault) < rule->chance;
+	return rule->chance >= 100 || random_percent(disk) < rule->chance;
 }
 
 static struct decision decide(struct disk *disk, enum stats_op op, uint64_t start, uint64_t end)
@@ -78,7 +78,7 @@ static struct decision decide(struct disk *disk, enum stats_op op, uint64_t star
 	for (unsigned i = 0; i < fault->rules.count && decision.action == ACTION_NONE; i++) {
 		struct rule *rule = &fault->rules.rules[i];
 
-		if (!rule_applies(fault, rule, op, start, end))
+		if (!rule_applies(disk, rule, op, start, end))
 			continue;
 		rule->hits++;
 		if (rule->action == ACTION_DELAY) {
@@ -252,7 +252,6 @@ static int fault_open(struct disk *disk, struct err *err)
 
 	if (rules_parse(config->rules, &fault->rules, err) < 0)
 		return -1;
-	fault->random = config->seed * 2 + 1; /* not 0 */
 	pthread_mutex_init(&fault->mutex, NULL);
 	task_mutex_init(&fault->hang_mutex);
 	fault->locks_made = true;
