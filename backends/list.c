@@ -2,17 +2,19 @@
 #include "backends/list.h"
 #include <string.h>
 
-extern const struct driver file_driver, ram_driver, null_driver, crypt_driver, fault_driver,
-	prwrap_driver;
+extern const struct driver file_driver, ram_driver, null_driver, striped_driver, crypt_driver,
+	prwrap_driver, fault_driver, delay_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {
 	&file_driver,
 	&ram_driver,
 	&null_driver,
+	&striped_driver,
 	&crypt_driver,
-	&fault_driver,
 	&prwrap_driver,
+	&fault_driver,
+	&delay_driver,
 	NULL,
 };
 /* clang-format on */

@@ -20,160 +20,228 @@
 #define FILE_CRYPT_FLAGS (STACK_LASTS | STACK_DENSE)
 #define RAM_CRYPT_FLAGS	 (STACK_WHOLE_READS | STACK_DENSE)
 
-/* A path from the folder in which tests/run runs them. */
-#define CRYPT_KEY                                 \
-	{                                         \
-		"key_file", "tests/lib/crypt.key" \
-	}
+/* The path counts from the folder in which tests/run runs them. */
+#define CRYPT	   "crypt key_file=tests/lib/crypt.key "
+#define CRYPT_PASS CRYPT "discard=pass "
 
 const struct stack stacks[] = {
-	{.name = "file", .driver = "file", .place = PLACE_DISK, .flags = FILE_FLAGS},
-	{.name = "file in memory", .driver = "file", .place = PLACE_MEMORY, .flags = FILE_FLAGS},
-	{.name = "file direct",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_FLAGS,
-	 .options = {{"direct", "yes"}}},
-	{.name = "file with a tail",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_FLAGS,
-	 .tail = 300},
-	{.name = "file read-only",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = STACK_READ_ONLY | STACK_LASTS},
-	{.name = "ram", .driver = "ram", .flags = RAM_FLAGS},
-	{.name = "null", .driver = "null", .flags = STACK_DROPS_WRITES},
-	{.name = "ram, aligned",
-	 .driver = "ram",
-	 .flags = RAM_FLAGS,
-	 .limits = {{"memory_align", "4096"}, {"fua", "no"}}},
-	{.name = "ram, split",
-	 .driver = "ram",
-	 .flags = RAM_FLAGS,
-	 .limits = {{"max_transfer", "8K"}, {"max_segments", "3"}, {"memory_align", "512"}}},
-	{.name = "file, one segment",
-	 .driver = "file",
-	 .place = PLACE_MEMORY,
-	 .flags = FILE_FLAGS,
-	 .limits = {{"max_segments", "1"}}},
-	{.name = "file direct, split",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_FLAGS,
-	 .options = {{"direct", "yes"}},
-	 .limits = {{"max_transfer", "20K"}}},
-	{.name = "fault on ram", .driver = "ram", .flags = RAM_FLAGS, .fault = true},
-	{.name = "fault on file",
-	 .driver = "file",
-	 .place = PLACE_MEMORY,
-	 .flags = FILE_FLAGS,
-	 .fault = true},
-	{.name = "fault on ram, split",
-	 .driver = "ram",
-	 .flags = RAM_FLAGS,
-	 .fault = true,
-	 .limits = {{"max_transfer", "8K"}, {"max_segments", "3"}, {"fua", "no"}}},
-	{.name = "fault on file direct",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_FLAGS,
-	 .options = {{"direct", "yes"}},
-	 .fault = true},
-	{.name = "prwrap on ram", .driver = "ram", .flags = RAM_FLAGS, .port = true},
-	{.name = "prwrap on file",
-	 .driver = "file",
-	 .place = PLACE_MEMORY,
-	 .flags = FILE_FLAGS,
-	 .port = true},
-	{.name = "prwrap on file read-only",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = STACK_READ_ONLY | STACK_LASTS,
-	 .port = true},
-	{.name = "prwrap on null", .driver = "null", .flags = STACK_DROPS_WRITES, .port = true},
-	{.name = "fault on prwrap on file direct, split",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_FLAGS,
-	 .options = {{"direct", "yes"}},
-	 .port = true,
-	 .fault = true,
-	 .limits = {{"max_transfer", "12K"}, {"max_segments", "2"}, {"fua", "no"}}},
-	{.name = "crypt on ram", .driver = "ram", .flags = RAM_CRYPT_FLAGS, .crypt = {CRYPT_KEY}},
-	{.name = "crypt on file",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_CRYPT_FLAGS,
-	 .crypt = {CRYPT_KEY}},
-	{.name = "crypt on file direct",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_CRYPT_FLAGS,
-	 .options = {{"direct", "yes"}},
-	 .crypt = {CRYPT_KEY, {"iv", "plain64-512"}}},
-	{.name = "crypt with discards on ram",
-	 .driver = "ram",
-	 .flags = RAM_FLAGS,
-	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
-	{.name = "crypt with discards on file",
-	 .driver = "file",
-	 .place = PLACE_MEMORY,
-	 .flags = FILE_FLAGS,
-	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
-	{.name = "crypt with discards on null",
-	 .driver = "null",
-	 .flags = STACK_DROPS_WRITES,
-	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
-	{.name = "crypt of 512 bytes on ram, split",
-	 .driver = "ram",
-	 .flags = RAM_FLAGS,
-	 .crypt = {CRYPT_KEY, {"discard", "pass"}, {"sector_size", "512"}},
-	 .limits = {{"max_transfer", "20K"}, {"max_segments", "2"}, {"fua", "no"}}},
-	{.name = "crypt on fault on ram",
-	 .driver = "ram",
-	 .flags = RAM_CRYPT_FLAGS,
-	 .fault = true,
-	 .crypt = {CRYPT_KEY}},
-	{.name = "crypt with discards on fault on file",
-	 .driver = "file",
-	 .place = PLACE_MEMORY,
-	 .flags = FILE_FLAGS,
-	 .fault = true,
-	 .crypt = {CRYPT_KEY, {"discard", "pass"}}},
-	{.name = "crypt on fault on prwrap on file direct, split",
-	 .driver = "file",
-	 .place = PLACE_DISK,
-	 .flags = FILE_CRYPT_FLAGS,
-	 .options = {{"direct", "yes"}},
-	 .port = true,
-	 .fault = true,
-	 .crypt = {CRYPT_KEY},
-	 .limits = {{"max_transfer", "12K"}, {"memory_align", "512"}}},
+	{"file", "file", FILE_FLAGS},
+	{"file in memory", "file memory", FILE_FLAGS},
+	{"file direct", "file direct=yes", FILE_FLAGS},
+	{"file with a tail", "file tail=300", FILE_FLAGS},
+	{"file read-only", "file", STACK_READ_ONLY | STACK_LASTS},
+	{"ram", "ram", RAM_FLAGS},
+	{"null", "null", STACK_DROPS_WRITES},
+	{"ram, aligned", "limits memory_align=4096 fua=no (ram)", RAM_FLAGS},
+	{"ram, split", "limits max_transfer=8K max_segments=3 memory_align=512 (ram)", RAM_FLAGS},
+	{"file, one segment", "limits max_segments=1 (file memory)", FILE_FLAGS},
+	{"file direct, split", "limits max_transfer=20K (file direct=yes)", FILE_FLAGS},
+
+	{"fault on ram", "fault (ram)", RAM_FLAGS},
+	{"fault on file", "fault (file memory)", FILE_FLAGS},
+	{"fault on ram, split", "limits max_transfer=8K max_segments=3 fua=no (fault (ram))",
+	 RAM_FLAGS},
+	{"fault on file direct", "fault (file direct=yes)", FILE_FLAGS},
+
+	{"prwrap on ram", "prwrap port (ram)", RAM_FLAGS},
+	{"prwrap on file", "prwrap port (file memory)", FILE_FLAGS},
+	{"prwrap on file read-only", "prwrap port (file)", STACK_READ_ONLY | STACK_LASTS},
+	{"prwrap on null", "prwrap port (null)", STACK_DROPS_WRITES},
+	{"fault on prwrap on file direct, split",
+	 "limits max_transfer=12K max_segments=2 fua=no (fault (prwrap port (file direct=yes)))",
+	 FILE_FLAGS},
+
+	{"crypt on ram", CRYPT "(ram)", RAM_CRYPT_FLAGS},
+	{"crypt on file", CRYPT "(file)", FILE_CRYPT_FLAGS},
+	{"crypt on file direct", CRYPT "iv=plain64-512 (file direct=yes)", FILE_CRYPT_FLAGS},
+	{"crypt with discards on ram", CRYPT_PASS "(ram)", RAM_FLAGS},
+	{"crypt with discards on file", CRYPT_PASS "(file memory)", FILE_FLAGS},
+	{"crypt with discards on null", CRYPT_PASS "(null)", STACK_DROPS_WRITES},
+	{"crypt of 512 bytes on ram, split",
+	 "limits max_transfer=20K max_segments=2 fua=no (" CRYPT_PASS "sector_size=512 (ram))",
+	 RAM_FLAGS},
+	{"crypt on fault on ram", CRYPT "(fault (ram))", RAM_CRYPT_FLAGS},
+	{"crypt with discards on fault on file", CRYPT_PASS "(fault (file memory))", FILE_FLAGS},
+	{"crypt on fault on prwrap on file direct, split",
+	 "limits max_transfer=12K memory_align=512 (" CRYPT
+	 "(fault (prwrap port (file direct=yes))))",
+	 FILE_CRYPT_FLAGS},
+
+	{"striped on ram", "striped (ram, ram, ram)", RAM_FLAGS},
+	{"striped on one", "striped chunk_size=4K (ram)", RAM_FLAGS},
+	{"striped on files", "striped chunk_size=64K (file, file, file, file)", FILE_FLAGS},
+	{"striped on files direct",
+	 "striped chunk_size=12K (file direct=yes, file direct=yes, file direct=yes)", FILE_FLAGS},
+	{"striped on null", "striped chunk_size=4K (null, null)", STACK_DROPS_WRITES},
+
+	{"delay on ram", "delay (ram)", RAM_FLAGS},
+	{"delay on file, which waits",
+	 "delay read_delay=10us write_delay=20us flush_delay=50us jitter=50us (file memory)",
+	 FILE_FLAGS},
+	{"delay on file read-only", "delay read_delay=10us (file)", STACK_READ_ONLY | STACK_LASTS},
+
+	/* Mixed. */
+	{"striped on ram and file", "striped chunk_size=20K (ram, file memory)", STACK_SPARSE},
+	{"striped on limits",
+	 "striped chunk_size=8K (limits memory_align=4096 fua=no (ram), "
+	 "limits max_transfer=4K max_segments=2 (ram))",
+	 RAM_FLAGS},
+	{"limits on striped",
+	 "limits max_transfer=20K max_segments=2 (striped chunk_size=4K (ram, ram))", RAM_FLAGS},
+	{"striped on striped",
+	 "striped chunk_size=8K (striped chunk_size=16K (ram, ram), "
+	 "striped chunk_size=4K (ram, ram, ram))",
+	 RAM_FLAGS},
+	{"fault on striped", "fault (striped chunk_size=64K (file memory, file memory))",
+	 FILE_FLAGS},
+	{"striped on faults", "striped chunk_size=8K (fault (ram), fault (ram), fault (ram))",
+	 RAM_FLAGS},
+	{"striped with one fault", "striped chunk_size=16K (fault (file memory), file memory)",
+	 FILE_FLAGS},
+	{"delay on striped on files",
+	 "delay write_delay=20us (striped chunk_size=32K (file, file, file))", FILE_FLAGS},
+	{"striped on delays",
+	 "striped chunk_size=4K (delay read_delay=50us jitter=50us (ram), "
+	 "delay write_delay=50us jitter=50us (ram))",
+	 RAM_FLAGS},
+	{"fault on delay on striped",
+	 "fault (delay jitter=20us write_delay=1us (striped (ram, ram)))", RAM_FLAGS},
+	{"striped on delays on faults",
+	 "striped chunk_size=12K (delay read_delay=20us (fault (file memory)), "
+	 "delay write_delay=20us (fault (file memory)))",
+	 FILE_FLAGS},
+	{"crypt on striped on files", CRYPT "(striped chunk_size=32K (file, file, file memory))",
+	 FILE_CRYPT_FLAGS},
+	{"striped on crypts", "striped chunk_size=8K (" CRYPT "(ram), " CRYPT "(ram))",
+	 RAM_CRYPT_FLAGS},
+	{"fault on striped on crypts with discards",
+	 "fault (striped chunk_size=16K (" CRYPT_PASS "(file memory), " CRYPT_PASS
+	 "(delay write_delay=10us (file memory))))",
+	 FILE_FLAGS},
+	{"crypt on delay on striped on faults",
+	 CRYPT_PASS "(delay read_delay=10us (striped chunk_size=4K (fault (ram), fault (ram))))",
+	 RAM_FLAGS},
+	{"prwrap on striped on prwrap",
+	 "prwrap port (striped chunk_size=12K (prwrap (ram), delay (ram)))", RAM_FLAGS},
+	{"five deep",
+	 "delay (striped chunk_size=16K (fault (delay write_delay=10us (ram)), "
+	 "striped chunk_size=4K (ram, limits fua=no (ram))))",
+	 RAM_FLAGS},
+	{"six deep, on files",
+	 "limits max_transfer=64K max_segments=4 (delay write_delay=5us (striped chunk_size=8K "
+	 "(delay read_delay=5us (striped chunk_size=4K (file memory, fault (file memory))), "
+	 "delay jitter=10us read_delay=1us (striped chunk_size=128K (file, file)))))",
+	 FILE_FLAGS},
+	{"six deep, with all wrappers",
+	 "prwrap port (delay write_delay=5us (striped chunk_size=8K (" CRYPT_PASS
+	 "(fault (file memory)), " CRYPT_PASS "(striped chunk_size=4K (fault (ram), ram)))))",
+	 STACK_SPARSE},
+	{"six deep, fault at both ends",
+	 "fault (delay (striped chunk_size=20K (striped chunk_size=4K (delay (fault (ram)), ram), "
+	 "delay write_delay=10us (striped (delay (fault (ram)), limits memory_align=512 (ram))))))",
+	 RAM_FLAGS},
 };
 
 const size_t stacks_count = ARRAY_SIZE(stacks);
 
-struct disk *driver_open(const struct driver *driver, const char *const (*options)[2], size_t count,
-			 unsigned flags, struct disk *below, struct err *err)
+/* ---- The text of a stack. ---- */
+
+#define WORD_MAX  48
+#define WORDS_MAX 5
+
+/* One disk of a stack. */
+struct node {
+	char driver[WORD_MAX];
+	char options[WORDS_MAX][2][WORD_MAX]; /* key, value */
+	unsigned option_count;
+	enum stack_place place;
+	unsigned tail;
+	bool port;
+	struct node *below[INSTANCE_DISKS_MAX];
+	unsigned below_count;
+};
+
+struct tree {
+	struct node nodes[INSTANCE_DISKS_MAX]; /* the first is the top */
+	unsigned count;
+};
+
+static void node_option(struct node *node, const char *key, const char *value)
 {
-	void *config = calloc(1, max_u64(driver->config_size, 1));
+	assert(node->option_count < WORDS_MAX);
 
-	assert(config);
-	options_init(driver->options, config);
-	for (size_t i = 0; i < count && options[i][0]; i++) {
-		const struct option *option = option_find(driver->options, options[i][0]);
+	char(*option)[WORD_MAX] = node->options[node->option_count++];
 
-		CHECK(option);
-		if (!option || option_parse(option, options[i][1], NULL, config, err) < 0) {
-			options_free(driver->options, config);
-			free(config);
-			return NULL;
-		}
-	}
-	return disk_open(driver, driver->name, config, flags, &below, below ? 1 : 0, err);
+	snprintf(option[0], WORD_MAX, "%s", key);
+	snprintf(option[1], WORD_MAX, "%s", value);
 }
+
+static void node_word(struct node *node, char *word)
+{
+	char *value = strchr(word, '=');
+
+	if (!node->driver[0])
+		memcpy(node->driver, word, WORD_MAX);
+	else if (strcmp(word, "memory") == 0)
+		node->place = PLACE_MEMORY;
+	else if (strcmp(word, "port") == 0)
+		node->port = true;
+	else if (strncmp(word, "tail=", 5) == 0)
+		node->tail = (unsigned)strtoul(value + 1, NULL, 10);
+	else {
+		assert(value);
+		*value = '\0';
+		node_option(node, word, value + 1);
+	}
+}
+
+static struct node *tree_parse(struct tree *tree, const char **at)
+{
+	assert(tree->count < ARRAY_SIZE(tree->nodes));
+
+	struct node *node = &tree->nodes[tree->count++];
+	char word[WORD_MAX];
+	int length;
+
+	while (sscanf(*at, " %47[a-zA-Z0-9_=./-]%n", word, &length) == 1) {
+		*at += length;
+		node_word(node, word);
+	}
+	*at += strspn(*at, " ");
+	if (**at != '(')
+		return node;
+	do {
+		++*at;
+		node->below[node->below_count++] = tree_parse(tree, at);
+	} while (**at == ',');
+	assert(**at == ')');
+	++*at;
+	return node;
+}
+
+static struct tree *tree_of(const struct stack *stack)
+{
+	struct tree *tree = calloc(1, sizeof(*tree));
+	const char *at = stack->text;
+
+	assert(tree);
+	tree_parse(tree, &at);
+	assert(*at == '\0');
+	return tree;
+}
+
+bool stack_has(const struct stack *stack, const char *name)
+{
+	struct tree *tree = tree_of(stack);
+	bool found = false;
+
+	for (unsigned i = 0; i < tree->count; i++)
+		found |= strcmp(tree->nodes[i].driver, name) == 0;
+	free(tree);
+	return found;
+}
+
+/* ---- Files. ---- */
 
 const char *place_folder(enum stack_place place)
 {
@@ -195,77 +263,166 @@ static void file_fill(int fd, uint64_t size)
 	free(data);
 }
 
-static bool file_make(struct instance *instance)
+static bool file_make(const struct instance *instance, const struct node *node, uint64_t size,
+		      char path[static 200])
 {
-	const struct stack *stack = instance->stack;
 	int fd;
 
-	snprintf(instance->path, sizeof(instance->path), "%s/diskfs-stack.XXXXXX",
-		 place_folder(stack->place));
-	fd = mkostemp(instance->path, O_CLOEXEC);
+	snprintf(path, 200, "%s/diskfs-stack.XXXXXX", place_folder(node->place));
+	fd = mkostemp(path, O_CLOEXEC);
 	if (!CHECK(fd >= 0))
 		return false;
-	CHECK_EQ(ftruncate(fd, (off_t)(instance->size + stack->tail)), 0);
-	if (stack->flags & STACK_READ_ONLY)
-		file_fill(fd, instance->size);
+	CHECK_EQ(ftruncate(fd, (off_t)(size + node->tail)), 0);
+	if (instance->stack->flags & STACK_READ_ONLY)
+		file_fill(fd, size);
 	close(fd);
 	return true;
 }
 
-/* The options of the base: those of the stack, and those that depend on the instance. */
-static struct disk *base_open(const struct instance *instance, struct err *err)
-{
-	const struct stack *stack = instance->stack;
-	const char *options[8][2] = {{NULL}};
-	char sector_size[24], size[24];
-	unsigned count = 0;
+/* ---- Opening. ---- */
 
-	for (; count < ARRAY_SIZE(stack->options) && stack->options[count][0]; count++)
-		memcpy(options[count], stack->options[count], sizeof(options[count]));
-	snprintf(sector_size, sizeof(sector_size), "%u", instance->sector_size);
-	snprintf(size, sizeof(size), "%llu", (unsigned long long)instance->size);
-	options[count][0] = "sector_size";
-	options[count++][1] = sector_size;
-	options[count][0] = stack->place == PLACE_NONE ? "size" : "path";
-	options[count++][1] = stack->place == PLACE_NONE ? size : instance->path;
-	return driver_open(driver_find(stack->driver), (const char *const(*)[2])options, count,
-			   stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0, NULL, err);
+struct disk *driver_open_on(const struct driver *driver, const char *const (*options)[2],
+			    size_t count, unsigned flags, struct disk *const *below,
+			    unsigned below_count, struct err *err)
+{
+	void *config = calloc(1, max_u64(driver->config_size, 1));
+
+	assert(config);
+	options_init(driver->options, config);
+	for (size_t i = 0; i < count && options[i][0]; i++) {
+		const struct option *option = option_find(driver->options, options[i][0]);
+
+		CHECK(option);
+		if (!option || option_parse(option, options[i][1], NULL, config, err) < 0) {
+			options_free(driver->options, config);
+			free(config);
+			return NULL;
+		}
+	}
+	return disk_open(driver, driver->name, config, flags, below, below_count, err);
 }
 
-static void port_add(struct instance *instance, struct err *err)
+struct disk *driver_open(const struct driver *driver, const char *const (*options)[2], size_t count,
+			 unsigned flags, struct disk *below, struct err *err)
 {
-	instance->prwrap = driver_open(driver_find("prwrap"), NULL, 0, 0, instance->disk, err);
-	if (instance->prwrap)
-		instance->port = driver_open(instance->prwrap->driver->port, NULL, 0, 0,
-					     instance->prwrap, err);
-	instance->disk = instance->port;
+	return driver_open_on(driver, options, count, flags, &below, below ? 1 : 0, err);
+}
+
+static const struct driver *driver_named(const char *name)
+{
+	const struct driver *driver =
+		strcmp(name, limits_driver.name) == 0 ? &limits_driver : driver_find(name);
+
+	assert(driver);
+	return driver;
+}
+
+/* How large each disk below has to be for one of @size bytes: whole chunks, where there are. */
+static uint64_t size_below(const struct driver *driver, const struct node *node, uint64_t size)
+{
+	const struct option *found = option_find(driver->options, "chunk_size");
+	const char *text = found ? found->fallback : NULL;
+	uint64_t chunk, row;
+	struct option option;
+	struct err err;
+
+	if (!found)
+		return size;
+	for (unsigned i = 0; i < node->option_count; i++)
+		if (strcmp(node->options[i][0], found->name) == 0)
+			text = node->options[i][1];
+	option = *found;
+	option.offset = 0;
+	CHECK_EQ(option_parse(&option, text, NULL, &chunk, &err), 0);
+	row = chunk * node->below_count;
+	return (size + row - 1) / row * chunk;
+}
+
+/* Adds what depends on the instance to the options of the text. */
+static bool add_options(struct instance *instance, const struct driver *driver, struct node *node,
+			uint64_t size)
+{
+	bool is_file = option_find(driver->options, "path");
+	char text[24];
+
+	if (option_find(driver->options, "sector_size") && node->below_count == 0) {
+		snprintf(text, sizeof(text), "%u", instance->sector_size);
+		node_option(node, "sector_size", text);
+	}
+	if (option_find(driver->options, "size") && !is_file) {
+		snprintf(text, sizeof(text), "%llu",
+			 (unsigned long long)align_down(size, instance->sector_size));
+		node_option(node, "size", text);
+	}
+	assert(!is_file || instance->file_count < INSTANCE_FILES_MAX);
+	return !is_file || instance->paths[instance->file_count][0] ||
+	       file_make(instance, node, size, instance->paths[instance->file_count]);
+}
+
+static struct disk *instance_add(struct instance *instance, struct disk *disk)
+{
+	assert(instance->disk_count < INSTANCE_DISKS_MAX);
+	if (disk)
+		instance->disks[instance->disk_count++] = disk;
+	return disk;
+}
+
+/* Opens a disk on those below it, which are open. */
+static struct disk *node_open_on(struct instance *instance, struct node *node,
+				 struct disk *const *below, struct err *err)
+{
+	const struct driver *driver = driver_named(node->driver);
+	const char *options[WORDS_MAX + 1][2];
+	unsigned flags = 0, count;
+	struct disk *disk;
+
+	for (count = 0; count < node->option_count; count++) {
+		options[count][0] = node->options[count][0];
+		options[count][1] = node->options[count][1];
+	}
+	if (option_find(driver->options, "path")) {
+		options[count][0] = "path";
+		options[count++][1] = instance->paths[instance->file_count++];
+		flags = instance->stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0;
+	}
+	disk = driver_open_on(driver, (const char *const(*)[2])options, count, flags, below,
+			      node->below_count, err);
+	return instance_add(instance, disk);
+}
+
+static struct disk *node_open(struct instance *instance, struct node *node, uint64_t size,
+			      struct err *err)
+{
+	const struct driver *driver = driver_named(node->driver);
+	uint64_t below_size = size_below(driver, node, size);
+	struct disk *below[INSTANCE_DISKS_MAX] = {NULL}, *disk;
+
+	for (unsigned i = 0; i < node->below_count; i++) {
+		below[i] = node_open(instance, node->below[i], below_size, err);
+		if (!below[i])
+			return NULL;
+	}
+	if (!add_options(instance, driver, node, size))
+		return NULL;
+	disk = node_open_on(instance, node, below, err);
+	if (disk && node->port)
+		disk = instance_add(instance, driver_open(driver->port, NULL, 0, 0, disk, err));
+	return disk;
 }
 
 bool instance_open(struct instance *instance, const struct stack *stack, uint32_t sector_size,
 		   uint64_t size)
 {
-	bool is_new = !instance->path[0];
+	struct tree *tree = tree_of(stack);
+	bool is_new = !instance->paths[0][0];
 	struct err err = {.text = ""};
 
 	instance->stack = stack;
 	instance->sector_size = sector_size;
 	instance->size = size;
-	if (stack->place != PLACE_NONE && !instance->path[0] && !file_make(instance))
-		return false;
-	instance->base = base_open(instance, &err);
-	instance->disk = instance->base;
-	if (instance->disk && stack->port)
-		port_add(instance, &err);
-	if (instance->disk && stack->fault)
-		instance->disk = instance->fault =
-			driver_open(driver_find("fault"), NULL, 0, 0, instance->disk, &err);
-	if (instance->disk && stack->crypt[0][0])
-		instance->disk = instance->crypt =
-			driver_open(driver_find("crypt"), stack->crypt, ARRAY_SIZE(stack->crypt), 0,
-				    instance->disk, &err);
-	if (instance->disk && stack->limits[0][0])
-		instance->disk = driver_open(&limits_driver, stack->limits,
-					     ARRAY_SIZE(stack->limits), 0, instance->disk, &err);
+	instance->file_count = 0;
+	instance->disk = node_open(instance, &tree->nodes[0], size, &err);
+	free(tree);
 	if (instance->disk && is_new && (stack->flags & STACK_DENSE))
 		CHECK_OK(
 			disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk), 0));
@@ -278,43 +435,52 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 
 void instance_close(struct instance *instance)
 {
-	if (instance->disk != instance->base && instance->disk != instance->port &&
-	    instance->disk != instance->fault && instance->disk != instance->crypt)
-		disk_close(instance->disk);
-	disk_close(instance->crypt);
-	disk_close(instance->fault);
-	disk_close(instance->port);
-	disk_close(instance->prwrap);
-	disk_close(instance->base);
-	instance->base = instance->prwrap = instance->port = NULL;
-	instance->fault = instance->crypt = instance->disk = NULL;
+	while (instance->disk_count > 0)
+		disk_close(instance->disks[--instance->disk_count]);
+	instance->disk = NULL;
 }
 
 void instance_remove(struct instance *instance)
 {
-	if (instance->path[0])
-		unlink(instance->path);
-	instance->path[0] = '\0';
+	for (unsigned i = 0; i < INSTANCE_FILES_MAX; i++) {
+		if (instance->paths[i][0])
+			unlink(instance->paths[i]);
+		instance->paths[i][0] = '\0';
+	}
+}
+
+void instance_set_option(struct instance *instance, const char *driver, const char *name,
+			 const char *value)
+{
+	struct err err = {.text = ""};
+
+	for (unsigned i = 0; i < instance->disk_count; i++) {
+		if (strcmp(instance->disks[i]->driver->name, driver) != 0)
+			continue;
+		CHECK_EQ(disk_set_option(instance->disks[i], name, value, &err), 0);
+		CHECK_TEXT(err.text, "");
+	}
 }
 
 bool stack_is_possible(const struct stack *stack, uint32_t sector_size)
 {
-	struct instance instance = {.stack = stack, .sector_size = sector_size, .size = 65536};
+	const struct instance instance = {.stack = stack};
+	const struct node node = {.place = PLACE_DISK};
+	char path[200], *buffer;
 	bool possible;
 	int fd;
 
-	if (!stack->options[0][0] || strcmp(stack->options[0][0], "direct") != 0)
+	if (!strstr(stack->text, "direct=yes"))
 		return true;
-	if (!file_make(&instance))
+	if (!file_make(&instance, &node, 65536, path))
 		return false;
 	/* Whether a sector can be read as it would be. */
-	char *buffer = aligned_alloc(4096, 65536);
-
-	fd = open(instance.path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	buffer = aligned_alloc(4096, 65536);
+	fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	possible = fd >= 0 && buffer && pread(fd, buffer, sector_size, sector_size) > 0;
 	if (fd >= 0)
 		close(fd);
 	free(buffer);
-	instance_remove(&instance);
+	unlink(path);
 	return possible;
 }

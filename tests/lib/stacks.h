@@ -21,39 +21,40 @@ enum stack_flags {
 	STACK_DENSE = 1 << 5,
 };
 
-/* Where the file of a stack lies. */
+/* Where the files of a stack lie. */
 enum stack_place {
-	PLACE_NONE,
 	PLACE_DISK,   /* $TMPDIR, or /var/tmp */
 	PLACE_MEMORY, /* /dev/shm */
 };
 
 struct stack {
 	const char *name;
-	const char *driver;
-	enum stack_place place;
+	/*
+	 * DRIVER [KEY=VALUE ...] [(STACK, ...)], as in "striped chunk_size=64K (ram, delay (file))".
+	 * Drivers are those of diskfs, and `limits` of limits.h. Sizes, sector sizes and paths are
+	 * added. What only `file` has: the word "memory" for a file in PLACE_MEMORY, and tail=N for
+	 * N bytes beyond its last sector. The word "port" stands for a port on top of the disk.
+	 */
+	const char *text;
 	unsigned flags;
-	const char *options[3][2]; /* key, value; besides path, size and sector_size */
-	const char *limits[4][2];  /* of a `limits` on top; the first key NULL: none */
-	bool port;		   /* a port of a `prwrap` on the base, below the fault */
-	bool fault;		   /* a `fault` without rules on the base, below the crypt */
-	const char *crypt[3][2];   /* of a `crypt` below the limits; the first key NULL: none */
-	unsigned tail;		   /* bytes of the file beyond its last sector */
 };
 
 extern const struct stack stacks[];
 extern const size_t stacks_count;
 
+#define INSTANCE_DISKS_MAX 16
+#define INSTANCE_FILES_MAX 8
+
 /* A stack while it is in use; zeroed before it is first opened. */
 struct instance {
 	const struct stack *stack;
 	uint32_t sector_size;
-	uint64_t size;		    /* bytes */
-	char path[200];		    /* of the file, or empty */
-	struct disk *base;	    /* of the driver under test */
-	struct disk *prwrap, *port; /* or NULL */
-	struct disk *fault, *crypt; /* or NULL */
-	struct disk *disk;	    /* the top of the stack */
+	uint64_t size; /* bytes */
+	char paths[INSTANCE_FILES_MAX][200];
+	unsigned file_count;			/* paths, in the order of the text */
+	struct disk *disks[INSTANCE_DISKS_MAX]; /* each behind those that it stands on */
+	unsigned disk_count;
+	struct disk *disk; /* the top of the stack */
 };
 
 /*
@@ -62,18 +63,28 @@ struct instance {
  */
 struct disk *driver_open(const struct driver *driver, const char *const (*options)[2], size_t count,
 			 unsigned flags, struct disk *below, struct err *err);
+/* The same on @below_count disks. */
+struct disk *driver_open_on(const struct driver *driver, const char *const (*options)[2],
+			    size_t count, unsigned flags, struct disk *const *below,
+			    unsigned below_count, struct err *err);
 
 /*
- * Opens @stack with a disk of @size bytes. Its file is made, of zeros and sparse or, where it is
+ * Opens @stack with a disk of @size bytes. Its files are made, of zeros and sparse or, where it is
  * read-only, of pattern_fill(0), if the instance has none. False, after a failed check, if it
  * cannot be opened. In a task.
  */
 bool instance_open(struct instance *instance, const struct stack *stack, uint32_t sector_size,
 		   uint64_t size);
-/* Closes it; the file stays, so that it can be opened again. In a task. */
+/* Closes it; the files stay, so that it can be opened again. In a task. */
 void instance_close(struct instance *instance);
-/* Removes the file. */
+/* Removes the files. */
 void instance_remove(struct instance *instance);
+
+/* Whether the stack has a disk of the driver @name. */
+bool stack_has(const struct stack *stack, const char *name);
+/* Changes an option of all disks of @driver. In a task. */
+void instance_set_option(struct instance *instance, const char *driver, const char *name,
+			 const char *value);
 
 /* Whether this stack can be had here: direct I/O depends on the file system. */
 bool stack_is_possible(const struct stack *stack, uint32_t sector_size);

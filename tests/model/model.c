@@ -385,14 +385,6 @@ static void exact_task(unsigned index, void *argument)
 	free(data);
 }
 
-static void rules_set(struct world *world, const char *rules)
-{
-	struct err err = {.text = ""};
-
-	CHECK_EQ(disk_set_option(world->instance.fault, "rules", rules, &err), 0);
-	CHECK_TEXT(err.text, "");
-}
-
 static void exact_end(void *argument)
 {
 	struct world *world = argument;
@@ -404,7 +396,7 @@ static void exact_end(void *argument)
 	if (world->mode == FAULTY) {
 		/* It really injects: much fewer than one in fifty would be another test. */
 		CHECK(atomic_load(&world->stop) || atomic_load(&world->faults) >= ops / 50);
-		rules_set(world, "");
+		instance_set_option(&world->instance, "fault", "rules", "");
 	}
 	CHECK_OK(disk_read(world->instance.disk, &sg, 0));
 	CHECK(memcmp(data, world->model, size) == 0);
@@ -488,7 +480,7 @@ static void world_open(void *argument)
 	if (!world->is_open)
 		return;
 	if (world->mode == FAULTY)
-		rules_set(world, fault_rules);
+		instance_set_option(&world->instance, "fault", "rules", fault_rules);
 	if (world->mode == OVERLAPPING) {
 		uint64_t count = disk_sector_count(world->instance.disk);
 
@@ -556,7 +548,7 @@ static void settings_read(void)
 static bool is_for(const struct stack *stack, enum mode mode)
 {
 	if (mode == FAULTY)
-		return stack->fault;
+		return stack_has(stack, "fault");
 	return mode == EXACT || !(stack->flags & (STACK_READ_ONLY | STACK_DROPS_WRITES));
 }
 
