@@ -191,6 +191,11 @@ static int ring_open(struct io_uring *ring)
 		if (result != -EINVAL)
 			break;
 	}
+	/* Linux 5.11: to wait for completions no longer than until the next sleeper wakes. */
+	if (result == 0 && !(ring->features & IORING_FEAT_EXT_ARG)) {
+		io_uring_queue_exit(ring);
+		result = -ENOSYS;
+	}
 	return result;
 }
 

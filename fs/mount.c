@@ -254,16 +254,20 @@ void mount_closed(struct mount *mount, int errnum)
 
 /* ---- Start. ---- */
 
-/* Requests of one CPU that are taken at once, unless ring_memory says how much they may take; more
- * than the kernel's limit of background requests (ops.c) has no use. */
-#define RING_DEPTH     256
-#define RING_DEPTH_MAX 1024
+/*
+ * Requests of one CPU that are taken at once, and of all of them, unless ring_memory says how much
+ * they may take. For one CPU that is more than the kernel lets be under way in the background
+ * (BACKGROUND_MAX in ops.c): however many of a client's are stuck, there is room for others'.
+ */
+#define RING_DEPTH_MAX	 1056
+#define RING_ENTRIES_MAX 8448
 
 /* Entries for the ring, to be used if INIT agrees. Without them all goes by descriptor. */
 static void prepare_uring(struct mount *mount)
 {
 	uint64_t memory = mount->settings->ring_memory;
-	uint64_t depth = memory > 0 ? memory / uring_queues() / buffer_size() : RING_DEPTH;
+	uint64_t entries = memory > 0 ? memory / buffer_size() : RING_ENTRIES_MAX;
+	uint64_t depth = min_u64(entries / uring_queues(), RING_DEPTH_MAX);
 	unsigned workers = workers_count();
 
 	if (mount->settings->transport == TRANSPORT_POLL)
@@ -275,8 +279,7 @@ static void prepare_uring(struct mount *mount)
 	if (mount->uring_refused)
 		return;
 	for (unsigned i = 0; i < workers; i++) {
-		mount->channels[i].uring =
-			uring_new(i, workers, (unsigned)min_u64(depth, RING_DEPTH_MAX));
+		mount->channels[i].uring = uring_new(i, workers, (unsigned)depth);
 		if (!mount->channels[i].uring)
 			mount->uring_refused = "out of memory";
 	}

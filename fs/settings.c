@@ -40,7 +40,7 @@ const struct option settings_options[] = {
 	 .fallback = "0",
 	 .help = "The most memory for requests that come by io_uring, of which only as much is "
 		 "taken as requests were long; it is divided among the CPUs, and what finds no "
-		 "room waits. 0 is room for 256 requests of each CPU"},
+		 "room waits. 0 is room for 1056 requests of each CPU, or 8448 in all"},
 	{.name = "max_request",
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct settings, max_request),

@@ -88,7 +88,6 @@ who_waits() {
 	check_output same fileop "$work/base.img" all 0 4096 0
 }
 
-# By one CPU, whose queue has then room for them all where requests come by the ring.
 deep() {
 	fio --name=deep --filename="$mnt/slow.img" --allow_file_create=0 --size=8M --rw=randread --bs=4k \
 		--ioengine=io_uring --iodepth=256 --direct=1 --number_ios="$1" --fallocate=none \

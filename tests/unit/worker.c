@@ -262,7 +262,7 @@ static void test_numbers_task(void *argument)
 	(void)argument;
 	worker_read_numbers(worker_index(), &before);
 	CHECK(before.tasks == 1 && before.stacks >= 1);
-	task_sleep_ns(1);
+	task_sleep_ns(NS_PER_S / 1000);
 	task_yield();
 	worker_read_numbers(worker_index(), &after);
 	CHECK(after.turns >= before.turns + 2);
