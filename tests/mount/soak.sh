@@ -1,16 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# fio --verify for a minute (LONG: ten), by changing engines, sizes and page-cache policies. Between
-# each writing and its verification the daemon is killed, its connection aborted, or its mount taken
-# away, while there is noise on a neighbour: everything that fsync acknowledged is there.
+# fio --verify for half a minute by each transport (LONG: ten minutes), by changing engines, sizes
+# and page-cache policies. Between each writing and its verification the daemon is killed, its
+# connection aborted, or its mount taken away, while there is noise on a neighbour: everything that
+# fsync acknowledged is there.
 #
-#	SOAK=s	seconds, instead of 60 (LONG: 600)
+#	SOAK=s	seconds, instead of 30 (LONG: 600)
 . "$(dirname "$0")/lib.sh"
 requires fio
 requires_root
 requires_fuse
 
-default_seconds=60
+default_seconds=30
 [ -z "${LONG:-}" ] || default_seconds=600
 seconds=${SOAK:-$default_seconds}
 
