@@ -344,11 +344,9 @@ static void deliver_call(struct inbox_item *item)
 {
 	struct call *call = CONTAINER_OF(item, struct call, item);
 
-	/* Without a stack for it nothing can go on: a few hundred KiB cannot be had. */
-	if (task_start(call_main, call) < 0) {
-		log_error(NULL, "out of memory");
-		abort();
-	}
+	/* Without memory for a stack it waits until some task leaves its own, or memory comes. */
+	if (task_start(call_main, call) < 0)
+		worker_deliver(this_worker, item);
 }
 
 void worker_call(struct worker *worker, void (*function)(void *argument), void *argument)
@@ -367,7 +365,7 @@ void worker_call(struct worker *worker, void (*function)(void *argument), void *
 
 static void deliver_stop(struct inbox_item *item)
 {
-	free(item);
+	(void)item;
 	atomic_store_explicit(&this_worker->stopping, true, memory_order_relaxed);
 }
 
@@ -375,12 +373,8 @@ void workers_stop(void)
 {
 	assert(!this_worker);
 	for (unsigned i = 0; i < worker_count; i++) {
-		struct inbox_item *item = malloc(sizeof(*item));
-
-		if (!item)
-			abort();
-		item->deliver = deliver_stop;
-		worker_deliver(workers[i], item);
+		workers[i]->stop_item.deliver = deliver_stop;
+		worker_deliver(workers[i], &workers[i]->stop_item);
 	}
 	for (unsigned i = 0; i < worker_count; i++)
 		pthread_join(workers[i]->thread, NULL);

@@ -69,6 +69,7 @@ struct worker {
 	_Atomic(struct inbox_item *) inbox;
 	atomic_bool sleeping;
 	atomic_bool stopping;
+	struct inbox_item stop_item;
 	int event_fd;
 	uint64_t event_value;
 	struct ring_op event_op;

@@ -190,7 +190,7 @@ static int serve(struct mount *mount, struct disks_call *call, const char *mount
 		_exit(EXIT_FAILURE);
 	worker_call(worker_get(0), flush_disks, call);
 	worker_call(worker_get(0), close_disks, call);
-	return call->result == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return call->result == 0 && !mount->broken ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static int run(const struct settings *settings, struct config *config, const char *mountpoint,

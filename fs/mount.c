@@ -245,8 +245,10 @@ void mount_closed(struct mount *mount, int errnum)
 	if (errnum != ENODEV && before == 0)
 		log_error(NULL, "the connection to the kernel has ended: %s",
 			  errnum == ECONNABORTED ? "somebody has aborted it" : strerror(errnum));
+	if (errnum != ENODEV && errnum != ECONNABORTED)
+		atomic_store(&mount->broken, true);
 	sem_post(&mount->settled);
-	if (before + 1 < workers_count())
+	if (before + 1 < workers_count() && !mount->broken)
 		return;
 	while (write(mount->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include "conf/config.h"
 #include "fs/channel.h"
 #include "fs/image.h"
@@ -43,6 +44,7 @@ struct mount {
 	unsigned channel_count;
 	int event_fd; /* readable once the kernel has ended the mount */
 	_Atomic unsigned closed_channels;
+	atomic_bool broken; /* a channel has failed otherwise than by the kernel's wish */
 	sem_t settled; /* posted once INIT has been answered, or the kernel has ended the mount */
 	bool passthrough;		   /* some image wants it */
 	bool uring_ready;		   /* the channels have entries for the ring */

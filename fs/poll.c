@@ -87,6 +87,26 @@ static const struct request_ops poll_ops = {
 
 /* ---- Requests. ---- */
 
+/*
+ * ENOMEM, EFAULT: the memory for the buffer cannot be had. The kernel has then failed the request
+ * with EIO; the next may fare better. What else fails will fail for ever.
+ */
+static void read_failed(struct channel *channel, int errnum)
+{
+	static struct log_limit limit;
+
+	if (errnum == EAGAIN)
+		return;
+	if (errnum == ENOMEM || errnum == EFAULT) {
+		log_limited(&limit, LOG_LEVEL_ERROR, NULL,
+			    "a request of the kernel's was lost, its client gets EIO: %s",
+			    errnum == ENOMEM ? "out of memory" : strerror(errnum));
+		return;
+	}
+	channel->closed = true;
+	mount_closed(channel->mount, errnum);
+}
+
 /* Reads one request into a fresh buffer; NULL: there is none now. */
 static struct request *request_read(struct channel *channel)
 {
@@ -104,11 +124,8 @@ static struct request *request_read(struct channel *channel)
 	do
 		length = read(channel->fd, message, WIRE_WRITE_HEADERS + buffer_payload());
 	while (length < 0 && (errno == EINTR || errno == ENOENT));
-	if (length <= 0) {
-		if (errno != EAGAIN) {
-			channel->closed = true;
-			mount_closed(channel->mount, errno);
-		}
+	if (length < 0) {
+		read_failed(channel, errno);
 		buffer_put(buffer);
 		return NULL;
 	}

@@ -9,6 +9,7 @@ requires_root
 requires_fuse
 
 mib=1048576
+read -r enomem ebadf < <(python3 -c 'import errno; print(errno.ENOMEM, errno.EBADF)')
 config <<EOT
 [a]
 driver = file
@@ -203,6 +204,50 @@ connection_aborted() {
 	unmount_lazily "$mnt"
 }
 
+# ---- requests that cannot be read ----------------------------------------------------------------
+
+mount_unreadable() {
+	export LD_PRELOAD="$preload" UNREADABLE="$work/answer"
+	mount_disks "$conf" -o transport=poll
+	unset LD_PRELOAD UNREADABLE
+}
+
+# read_fails ANSWER TEXT: so does the next read of a request (see endings/unreadable.c), and the log
+# says so. What a client sees is in $work/client.
+read_fails() {
+	: >"$work/log"
+	echo "$1" >"$work/answer"
+	getfattr -n user.diskfs.type "$mnt/a.img" >"$work/client" 2>&1
+	wait_for 10 log_has "$2" || not_ok "no '$2' in the log: $(cat "$work/log")"
+}
+
+log_has() {
+	grep -q "$1" "$work/log"
+}
+
+# One request is lost, and only that one.
+request_lost() {
+	mount_unreadable
+	check_output 1048576 fileop "$mnt/a.img" pwrite 0 1M 7
+	read_fails place "a request of the kernel's was lost.*Bad address"
+	check_match "Input/output error" cat "$work/client"
+	check_output same fileop -o direct "$mnt/a.img" all 0 1M 7
+	unmount_disks
+	mount_unreadable
+	read_fails "$enomem" "a request of the kernel's was lost.*out of memory"
+	check_match "user.diskfs.type" cat "$work/client"
+	check_output same fileop -o direct "$mnt/a.img" all 0 1M 7
+	unmount_disks
+}
+
+# What fails for ever ends the mount, and that is no success.
+descriptor_lost() {
+	mount_unreadable
+	read_fails "$ebadf" "the connection to the kernel has ended: Bad file descriptor"
+	ends_with 1
+	unmount_lazily "$mnt"
+}
+
 # ---- below ---------------------------------------------------------------------------------------
 
 # disk_in FOLDER: a mount of one disk that lies there.
@@ -358,6 +403,12 @@ else
 fi
 test_case "umount while files are open" busy
 test_case "the connection is aborted" connection_aborted
+if build_preload "$(dirname "$0")/endings/unreadable.c"; then
+	test_case "a request cannot be read" request_lost
+	test_case "the descriptor of the mount fails" descriptor_lost
+else
+	skip_case "requests that cannot be read" "no compiler"
+fi
 test_case "the backing file is truncated" truncated
 test_case "the file system below is full" full
 if command -v mkfs.ext4 >/dev/null && losetup -f >/dev/null 2>&1; then

@@ -244,6 +244,19 @@ fileop() {
 	"$BUILD/tests/fileop" "$@"
 }
 
+# The run-time library of the sanitizer that the daemon was built with, if it was.
+sanitizer_library() {
+	ldd "$BUILD/diskfs" | awk '/lib[at]san/ { print $3 }'
+}
+
+# build_preload SOURCE: makes a library that changes what the daemon finds; $preload is then what
+# LD_PRELOAD wants. Fails where there is no compiler or a header is missing.
+build_preload() {
+	# A sanitizer's wants to be loaded before all others.
+	preload="$(sanitizer_library) $work/preload.so"
+	cc -shared -fPIC -O1 -o "$work/preload.so" "$1" 2>"$work/cc"
+}
+
 # Writes the standard input to the configuration file.
 config() {
 	cat >"$conf"

@@ -10,8 +10,6 @@ request=$((mib + 4096)) # memory for one
 # How many CPUs the kernel has queues for, and those where a client can run.
 possible=$(getconf _NPROCESSORS_CONF)
 mapfile -t cpus < <(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)), sep="\n")')
-# The run-time library of a sanitizer wants to be loaded before all others.
-sanitizer=$(ldd "$BUILD/diskfs" | awk '/lib[at]san/ { print $3 }')
 
 config <<EOT
 [file]
@@ -128,7 +126,7 @@ watched() {
 
 # refused_half_way REASON VARIABLE=n ARGUMENT...
 refused_half_way() {
-	export "${2?}" LD_PRELOAD="$sanitizer $work/refuse.so"
+	export "${2?}" LD_PRELOAD="$preload"
 	refused "$1" "${@:3}"
 	unset "${2%%=*}"
 }
@@ -322,7 +320,7 @@ bounded() {
 		--name=a --filename="$mnt/file.img" --name=b --filename="$mnt/second.img"
 	[ "$(kernel ring_memory)" -le $((16 * mib)) ] || not_ok "ring_memory: $(kernel ring_memory)"
 	rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$daemon_pid/status")
-	[ -n "$sanitizer" ] || [ "$rss" -lt $((200 << 10)) ] || not_ok "$rss KiB of memory"
+	[ -n "$(sanitizer_library)" ] || [ "$rss" -lt $((200 << 10)) ] || not_ok "$rss KiB of memory"
 	unmount_disks
 }
 
@@ -395,7 +393,7 @@ if [ "$possible" -gt 1 ]; then
 		-o ring_memory=1M
 fi
 
-if ! cc -shared -fPIC -O1 -o "$work/refuse.so" "$(dirname "$0")/uring/refuse.c" 2>"$work/cc"; then
+if ! build_preload "$(dirname "$0")/uring/refuse.c"; then
 	skip_case "a set-up that fails half-way" "no compiler, or no liburing-dev"
 elif [ "$possible" = 1 ]; then
 	skip_case "a set-up that fails half-way" "one CPU has one queue"

@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -135,6 +137,55 @@ static void test_calls(void **state)
 	check_finish();
 	assert_int_equal(calls.count[0], 4000);
 	assert_int_equal(calls.count[1], 4000);
+}
+
+struct late_call {
+	sem_t go;
+	atomic_bool made;
+};
+
+static void note_made(void *argument)
+{
+	atomic_store(&((struct late_call *)argument)->made, true);
+}
+
+static void *call_late(void *argument)
+{
+	struct late_call *call = argument;
+
+	sem_wait(&call->go);
+	worker_call(worker_get(0), note_made, call);
+	return NULL;
+}
+
+/* A call for which no stack can be mapped is made once one can. */
+static void test_call_without_memory(void **state)
+{
+	struct late_call call = {.made = false};
+	struct rlimit before, none;
+	pthread_t thread;
+
+	(void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip(); /* their run-time libraries end the process if they cannot map */
+#endif
+	assert_int_equal(setup_1_worker(NULL), 0);
+	sem_init(&call.go, 0, 0);
+	assert_int_equal(pthread_create(&thread, NULL, call_late, &call), 0);
+	getrlimit(RLIMIT_AS, &before);
+	none = (struct rlimit){.rlim_cur = 1, .rlim_max = before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_AS, &none), 0);
+	sem_post(&call.go);
+	usleep(50000);
+
+	bool made = atomic_load(&call.made);
+
+	assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+	assert_false(made);
+	pthread_join(thread, NULL);
+	assert_true(call.made);
+	sem_destroy(&call.go);
+	workers_stop();
 }
 
 /* ---- Sources. ---- */
@@ -303,6 +354,7 @@ int main(void)
 	const struct CMUnitTest life_tests[] = {
 		cmocka_unit_test(test_start_and_stop),
 		cmocka_unit_test(test_stop_waits_for_tasks),
+		cmocka_unit_test(test_call_without_memory),
 	};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_signals_are_blocked),
