@@ -237,10 +237,11 @@ space_returns() {
 	full=$(allocated_blocks "$1")
 	[ "$full" -ge $((size / 512)) ] || not_ok "$1: $full blocks when full"
 	check_output 0 fileop "$1" fallocate punch,keep 0 $((4 * mib))
-	[ "$(allocated_blocks "$1")" -le $((full - 4 * mib / 512)) ] ||
+	# A file in many pieces takes a few blocks of its file system to list them.
+	[ "$(allocated_blocks "$1")" -le $((full - 4 * mib / 512 + 64)) ] ||
 		not_ok "$1: $(allocated_blocks "$1") blocks of $full after a punch of half"
 	check_output 0 fileop "$1" fallocate punch,keep 0 $size
-	[ "$(allocated_blocks "$1")" -le 16 ] ||
+	[ "$(allocated_blocks "$1")" -le 64 ] ||
 		not_ok "$1: $(allocated_blocks "$1") blocks after all was punched"
 }
 
