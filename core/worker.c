@@ -136,10 +136,17 @@ static void ring_reap(struct worker *worker)
 	{
 		struct ring_op *op = io_uring_cqe_get_data(cqe);
 
-		op->done(op, cqe->res, cqe->flags);
 		seen++;
+		atomic_store_explicit(&worker->backlog, io_uring_cq_ready(&worker->ring) - seen,
+				      memory_order_relaxed);
+		op->done(op, cqe->res, cqe->flags);
 	}
 	io_uring_cq_advance(&worker->ring, seen);
+}
+
+unsigned worker_backlog(unsigned index)
+{
+	return atomic_load_explicit(&worker_get(index)->backlog, memory_order_relaxed);
 }
 
 /* Submits what is queued and lets the kernel post what has completed, if there is any of either. */

@@ -41,6 +41,15 @@ unsigned worker_index(void);
 /* Runs @function(@argument) in a task on @worker, and waits until it has ended. Not on a worker. */
 void worker_call(struct worker *worker, void (*function)(void *argument), void *argument);
 
+/* Something that another thread hands to a worker: a task to wake, a call, a request. */
+struct inbox_item {
+	struct inbox_item *next;
+	void (*deliver)(struct inbox_item *item); /* on the worker, outside of tasks */
+};
+
+/* Hands @item to @worker and wakes it. The item must stay until it is delivered. Any thread. */
+void worker_deliver(struct worker *worker, struct inbox_item *item);
+
 /*
  * A source of requests, asked by its worker. Set and removed (NULL) by the worker's own tasks.
  *
@@ -66,6 +75,10 @@ struct ring_op {
  * io_uring_sqe_set_data(). It is submitted at the end of the turn. Never NULL. On a worker.
  */
 struct io_uring_sqe *worker_sqe(void);
+
+/* Completions on the ring of worker @index that this turn has still to handle: how far it is behind.
+ * Any thread. */
+unsigned worker_backlog(unsigned index);
 
 /* Whether an entry has room for the command of IORING_OP_URING_CMD, on every worker. */
 bool workers_take_commands(void);

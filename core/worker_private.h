@@ -11,12 +11,6 @@
 #include <stdatomic.h>
 #include "core/worker.h"
 
-/* Something that another thread hands to a worker: a task to wake, or a call. */
-struct inbox_item {
-	struct inbox_item *next;
-	void (*deliver)(struct inbox_item *item); /* on the worker, outside of tasks */
-};
-
 /* Lives at the top of its own stack. */
 struct task {
 	struct worker *worker;
@@ -77,10 +71,8 @@ struct worker {
 	/* Numbers for `.status`; written by this worker only. */
 	_Atomic uint64_t turns, sleeps, buffer_bytes;
 	_Atomic unsigned task_count, stack_count;
+	_Atomic unsigned backlog; /* completions of this turn that have not been handled yet */
 };
-
-/* Pushes to the inbox of @worker and wakes it. Any thread. */
-void worker_deliver(struct worker *worker, struct inbox_item *item);
 
 /* Runs the tasks that are ready now; those that become ready meanwhile wait for the next turn. */
 void tasks_run_ready(struct worker *worker);

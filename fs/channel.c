@@ -147,7 +147,7 @@ void channel_start(struct channel *channel, struct mount *mount, int fd)
 void channel_start_uring(struct channel *channel)
 {
 	channel->uring_started = true;
-	uring_register(channel->uring, channel);
+	uring_register(channel->uring);
 }
 
 void channel_stop(struct channel *channel)

@@ -281,7 +281,8 @@ static void prepare_uring(struct mount *mount)
 	if (mount->uring_refused)
 		return;
 	for (unsigned i = 0; i < workers; i++) {
-		mount->channels[i].uring = uring_new(i, workers, (unsigned)depth);
+		mount->channels[i].uring =
+			uring_new(&mount->channels[i], i, workers, (unsigned)depth);
 		if (!mount->channels[i].uring)
 			mount->uring_refused = "out of memory";
 	}

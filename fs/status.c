@@ -112,15 +112,19 @@ static void report_slow(struct report *report)
 
 static void report_transport(const struct mount *mount, struct report *report)
 {
-	uint64_t requests = 0, bytes = 0;
+	uint64_t requests = 0, shared = 0, bytes = 0;
 
 	for (unsigned i = 0; mount->uring_ready && i < mount->channel_count; i++) {
-		requests += uring_requests(mount->channels[i].uring);
-		bytes += uring_bytes(mount->channels[i].uring);
+		const struct uring *uring = mount->channels[i].uring;
+
+		requests += uring_requests(uring);
+		shared += uring_shared_requests(uring);
+		bytes += uring_bytes(uring);
 	}
 	report_string(report, "transport", requests > 0 ? "uring" : "poll");
 	if (requests > 0) {
 		report_u64(report, "ring_requests", requests);
+		report_u64(report, "ring_requests_shared", shared);
 		report_bytes(report, "ring_memory", bytes);
 	} else {
 		const char *refused = mount->uring_refused;

@@ -5,7 +5,8 @@
  * out the next by the same command.
  *
  * The kernel has a queue for each possible CPU, and a request goes to the queue of the CPU that its
- * client runs on. Queue q belongs to worker q modulo the number of workers.
+ * client runs on. Queue q belongs to worker q modulo the number of workers, which shares the work
+ * with others that have none.
  */
 #ifndef FS_URING_H
 #define FS_URING_H
@@ -20,23 +21,25 @@ struct uring;
 unsigned uring_queues(void);
 
 /*
- * Entries for worker @index of @workers, @depth for each of its queues: as many requests of one CPU
- * are taken at once. Their memory is only taken as far as it is touched. NULL: out of memory. Any
- * thread.
+ * Entries for @channel, of worker @index of @workers, @depth for each of its queues: as many
+ * requests of one CPU are taken at once. Their memory is only taken as far as it is touched. NULL:
+ * out of memory. Any thread.
  */
-struct uring *uring_new(unsigned index, unsigned workers, unsigned depth);
+struct uring *uring_new(struct channel *channel, unsigned index, unsigned workers, unsigned depth);
 /* NULL is allowed. After the worker's end: until then the kernel may write to the entries. */
 void uring_free(struct uring *uring);
 
 /*
- * Hands all entries to the kernel, for requests of @channel, on whose worker it is called. The
- * kernel sends nothing before every queue of the mount has an entry. Where it refuses one it sends
+ * Hands all entries to the kernel. On the channel's worker, after each of the mount has been
+ * started. The kernel sends nothing before every queue of the mount has an entry. Where it refuses one it sends
  * everything by descriptor instead, which is logged.
  */
-void uring_register(struct uring *uring, struct channel *channel);
+void uring_register(struct uring *uring);
 
-/* Bytes of the entries' buffers; requests that have come through them. Any thread. */
+/* Bytes of the entries' buffers; requests that have been served through it, and how many of them
+ * came from queues of other workers. Any thread. */
 uint64_t uring_bytes(const struct uring *uring);
 uint64_t uring_requests(const struct uring *uring);
+uint64_t uring_shared_requests(const struct uring *uring);
 
 #endif

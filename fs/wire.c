@@ -124,6 +124,15 @@ bool wire_uring_accept(struct request *request, const void *headers)
 	return true;
 }
 
+size_t wire_uring_data(const void *headers)
+{
+	const struct wire_uring_headers *from = headers;
+
+	if (from->in_out.in.opcode == FUSE_READ)
+		return ((const struct fuse_read_in *)(const void *)from->body)->size;
+	return from->entry.payload_size;
+}
+
 void wire_uring_reply(void *headers, const struct request *request, int error, size_t length)
 {
 	struct wire_uring_headers *to = headers;

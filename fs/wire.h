@@ -38,6 +38,8 @@ int wire_reply_error(const void *header);
  * already are, and fills the request's message, length and unique. False: this is no message.
  */
 bool wire_uring_accept(struct request *request, const void *headers);
+/* Bytes of data that the request in @headers brings or wants; for estimates, nothing is checked. */
+size_t wire_uring_data(const void *headers);
 
 /* Puts a reply with the first @length bytes of the payload into @headers. */
 void wire_uring_reply(void *headers, const struct request *request, int error, size_t length);
