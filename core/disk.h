@@ -36,6 +36,7 @@
 #include "core/util.h"
 
 struct disk;
+struct layer_ops;
 struct pr_ops;
 struct report;
 
@@ -88,6 +89,7 @@ enum disk_open_flags {
 	DISK_OPEN_READ_ONLY = 1 << 0, /* the node says readonly = yes */
 	DISK_OPEN_CHECK =
 		1 << 1, /* change nothing: look, fill the geometry, open nothing for writing */
+	DISK_OPEN_LAYER = 1 << 2, /* a layered disk will stand on it (core/layer.h) */
 };
 
 /*
@@ -143,6 +145,14 @@ struct driver {
 	 * ours stays. */
 	void (*below_resized)(struct disk *disk);
 	const struct pr_ops *pr; /* persistent reservations (core/pr.h); NULL: none */
+	const struct layer_ops *layer; /* presence of sectors (core/layer.h); NULL: it has them all */
+	/*
+	 * What of enum disk_open_flags the disk below, number @index of those called @names, is to be
+	 * opened with, besides those of its own node. @config is the driver's, @open_flags are those
+	 * of the disk itself. NULL: none.
+	 */
+	unsigned (*below_flags)(const void *config, unsigned open_flags, const char *const *names,
+				unsigned index);
 	/*
 	 * Each file under which a disk of this driver is exported is a *port*: a disk of its own, of
 	 * the driver given here, which has no options, stands on the disk, and is called like the
