@@ -269,10 +269,11 @@ static void entry_serve(struct entry *entry)
  * ---- Sharing. ----
  *
  * A request is served on the CPU where its client runs. That is the best place for it, unless the
- * client asks for many at once while another CPU has nothing to do. So a worker that is behind by
- * SHARE_REQUESTS more than another hands requests to it, with their entries, and those stay there:
- * the kernel wakes that worker for the next requests in them, while the client is still asking.
- * (2 CPUs, 4 KiB, depth 32, one client: 1.4 times as many requests; two clients: no change.)
+ * client asks for many at once while another CPU has nothing to do. So a worker that is behind
+ * another by SHARE_SMALL requests, or by SHARE_LARGE that carry much data, hands requests to it,
+ * with their entries, and those stay there: the kernel wakes that worker for the next requests in
+ * them, while the client is still asking. (2 CPUs, one client: at 4 KiB and depth 32, 1.4 times as
+ * many requests; at 1 MiB and depth 4, 1.8 times as many reads, 1.6 writes. Two clients: no change.)
  *
  * It hands an entry back with the next request in it
  *
@@ -280,14 +281,15 @@ static void entry_serve(struct entry *entry)
  *	once the client asks for few at a time: a processor that has to be woken for each costs more
  *	than it helps. The kernel takes the entry that was last used, so that few requests at a time
  *	keep few entries busy: in each of DEEP_WINDOWS windows of WINDOW_REQUESTS requests less
- *	than DEEP_ENTRIES;
- *	if the request is large: the caches where its client runs are worth more.
+ *	than DEEP_SMALL, or of large requests DEEP_LARGE.
  */
-#define SHARE_REQUESTS	8
-#define SHARE_BYTES_MAX ((size_t)64 * 1024)
+#define LARGE_BYTES	((size_t)64 * 1024)
+#define SHARE_SMALL	8
+#define SHARE_LARGE	1
 #define QUIET_NS	(20 * NS_PER_S / 1000)
 #define WINDOW_REQUESTS 64
-#define DEEP_ENTRIES	3
+#define DEEP_SMALL	3
+#define DEEP_LARGE	2
 #define DEEP_WINDOWS	8
 
 /* What its worker has still to begin with. */
@@ -303,15 +305,15 @@ static bool is_quiet(const struct uring *uring, uint64_t now)
 	return now - atomic_load_explicit(&uring->home_ns, memory_order_relaxed) > QUIET_NS;
 }
 
-/* Whether many requests come at once from other queues; @entry brings one. */
-static bool is_deep(struct uring *uring, struct entry *entry)
+/* Whether many requests come at once from other queues; @entry brings one, a @large one or not. */
+static bool is_deep(struct uring *uring, struct entry *entry, bool large)
 {
 	if (entry->window != uring->window) {
 		entry->window = uring->window;
 		uring->window_entries++;
 	}
 	if (++uring->window_requests == WINDOW_REQUESTS) {
-		if (uring->window_entries >= DEEP_ENTRIES)
+		if (uring->window_entries >= (large ? DEEP_LARGE : DEEP_SMALL))
 			uring->deep = DEEP_WINDOWS;
 		else if (uring->deep > 0)
 			uring->deep--;
@@ -334,18 +336,17 @@ static struct uring *next_neighbour(struct uring *uring)
 static struct uring *entry_place(struct entry *entry)
 {
 	struct uring *uring = entry->uring, *other;
-	bool large = wire_uring_data(entry->headers) > SHARE_BYTES_MAX;
+	bool large = wire_uring_data(entry->headers) >= LARGE_BYTES;
+	unsigned share = large ? SHARE_LARGE : SHARE_SMALL;
 	uint64_t now = now_ns();
 
 	if (uring != entry->home)
-		return is_quiet(uring, now) && is_deep(uring, entry) && !large ? uring
-									       : entry->home;
+		return is_quiet(uring, now) && is_deep(uring, entry, large) ? uring : entry->home;
 	atomic_store_explicit(&uring->home_ns, now, memory_order_relaxed);
-	if (large || load_of(uring) < SHARE_REQUESTS)
+	if (load_of(uring) < share)
 		return uring;
 	other = next_neighbour(uring);
-	return is_quiet(other, now) && load_of(other) + SHARE_REQUESTS <= load_of(uring) ? other
-											 : uring;
+	return is_quiet(other, now) && load_of(other) + share <= load_of(uring) ? other : uring;
 }
 
 static void entry_arrived(struct inbox_item *item)

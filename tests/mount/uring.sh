@@ -384,25 +384,26 @@ PY
 
 # ---- sharing -------------------------------------------------------------------------------------
 
-# random_reads DEPTH COUNT: of one client on one CPU.
+# random_reads BYTES DEPTH COUNT: of one client on one CPU.
 random_reads() {
-	client --name=reads --filename="$mnt/ram.img" --size=64M --rw=randread --bs=4k --direct=1 \
-		--ioengine=libaio --iodepth="$1" --iodepth_batch="$1" --norandommap \
-		--number_ios="$2" --cpus_allowed="${cpus[0]}"
+	client --name=reads --filename="$mnt/ram.img" --size=64M --rw=randread --bs="$1" --direct=1 \
+		--ioengine=libaio --iodepth="$2" --iodepth_batch="$2" --norandommap \
+		--io_size=$(($3 * $1)) --cpus_allowed="${cpus[0]}"
 	client_succeeds
 }
 
 # One client that asks for much at once is served by several workers, one that does not by one.
+# shared BYTES DEPTH
 shared() {
 	local before
 
 	mount_uring
-	random_reads 64 50000
+	random_reads "$1" "$2" 20000
 	[ "$(kernel ring_requests_shared)" -gt 100 ] ||
 		not_ok "$(kernel ring_requests_shared) requests of $(kernel ring_requests) were shared"
-	random_reads 1 2000
+	random_reads "$1" 1 2000
 	before=$(kernel ring_requests_shared)
-	random_reads 1 500
+	random_reads "$1" 1 500
 	check_equal "$before" "$(kernel ring_requests_shared)" "requests shared"
 	unmount_disks
 	log_is_clean
@@ -437,7 +438,8 @@ test_case "300 requests of one CPU are stuck" many_stuck
 if [ ${#cpus[@]} -gt 1 ]; then
 	test_case "200 requests come at once and are stuck" burst
 	test_case "the least memory" least_memory
-	test_case "workers share what comes from one CPU" shared
+	test_case "workers share small requests of one CPU" shared 4096 64
+	test_case "workers share large requests of one CPU" shared 1048576 4
 else
 	skip_case "requests that come at once, the least memory, sharing" "needs two CPUs"
 fi
