@@ -35,6 +35,7 @@ static int file_open_fd(struct disk *disk, bool *missing, struct err *err)
 {
 	const struct file_config *config = disk->config;
 	struct file *file = disk->state;
+	bool to_create = config->size > 0 && !(disk->open_flags & DISK_OPEN_READ_ONLY);
 	bool read_only = disk->open_flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_CHECK);
 	int flags = (read_only ? O_RDONLY : O_RDWR) | (config->direct ? O_DIRECT : 0) | O_CLOEXEC |
 		    O_NOCTTY | O_NONBLOCK; /* so that a FIFO is refused, not waited for */
@@ -43,18 +44,25 @@ static int file_open_fd(struct disk *disk, bool *missing, struct err *err)
 	file->fd = open(config->path, flags);
 	if (file->fd >= 0)
 		return 0;
-	if (errno == ENOENT && config->size > 0 && (disk->open_flags & DISK_OPEN_CHECK)) {
+	if (errno == ENOENT && to_create && (disk->open_flags & DISK_OPEN_CHECK)) {
 		*missing = true;
 		return 0;
 	}
-	if (errno == ENOENT && config->size > 0 && !read_only)
+	if (errno == ENOENT && to_create)
 		return file_create(file, config, flags, err);
 	if (errno == EINVAL && config->direct)
 		return err_set_key(err, "direct",
 				   "the file system of '%s' has no direct I/O: set direct = no",
 				   config->path);
+
+	const char *advice = "";
+
+	if (errno == ENOENT && config->size > 0)
+		advice = " (what is read-only is not created)";
+	else if (errno == ENOENT && !read_only)
+		advice = " (size = would create it)";
 	return err_set_key(err, "path", "cannot open '%s': %s%s", config->path, strerror(errno),
-			   errno == ENOENT && !read_only ? " (size = would create it)" : "");
+			   advice);
 }
 
 static int file_check_size(const struct file_config *config, const struct stat *stat,
