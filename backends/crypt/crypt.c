@@ -337,7 +337,7 @@ static int open_luks(struct disk *disk, struct key *key, struct xts_settings *se
 	if (config->passphrase_file)
 		key_keep_line(key);
 	volume.key = secret_take(&key->secret, XTS_KEY_MAX);
-	if (luks_open(disk->below[0], key->data, key->length, &volume, err) < 0)
+	if (luks_open(disk->below[0], key, disk->name, &volume, err) < 0)
 		return -1;
 	crypt->luks_version = volume.version;
 	crypt->data_offset = volume.data_offset;

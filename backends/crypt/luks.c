@@ -9,7 +9,8 @@
  * damaged, or by an enemy: what it asks for is bounded before it is done.
  *
  * The steps run on another thread, one at a time in the whole process, since libcryptsetup is not
- * made for several threads and each may want a gigabyte.
+ * made for several threads and each may want a gigabyte. Unlocking is confined (confine.h): what
+ * libcryptsetup allocates for keys it wipes, but not its stack, nor does Argon2 those of its threads.
  */
 #include "backends/crypt/luks.h"
 #include <endian.h>
@@ -21,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "backends/crypt/confine.h"
 #include "core/buffer.h"
 #include "core/offload.h"
 
@@ -41,8 +43,8 @@ struct opening {
 	struct disk *disk;
 	int fd; /* the file in memory */
 	uint64_t copied;
-	const unsigned char *passphrase;
-	size_t length;
+	const char *node; /* for messages */
+	const struct key *passphrase;
 	struct luks_volume *volume;
 	struct crypt_device *device;
 	char message[200]; /* the last that libcryptsetup had to say */
@@ -281,7 +283,8 @@ static int unlock_slot(struct opening *opening, int slot)
 	    digest_cost(opening) > DERIVATION_MAX)
 		return -EFBIG;
 	result = crypt_volume_key_get(opening->device, slot, (char *)opening->volume->key, &size,
-				      (const char *)opening->passphrase, opening->length);
+				      (const char *)opening->passphrase->data,
+				      opening->passphrase->length);
 	if (result >= 0 && size != opening->volume->key_size)
 		return -EINVAL;
 	return result < 0 ? result : 0;
@@ -328,12 +331,22 @@ static void load_job(void *argument)
 	pthread_mutex_unlock(&one_at_a_time);
 }
 
-static void unlock_job(void *argument)
+static void unlock_confined(void *argument)
 {
 	struct opening *opening = argument;
 
-	pthread_mutex_lock(&one_at_a_time);
 	opening->result = unlock(opening);
+}
+
+static void unlock_job(void *argument)
+{
+	struct opening *opening = argument;
+	int error;
+
+	pthread_mutex_lock(&one_at_a_time);
+	error = confine(unlock_confined, opening, opening->node);
+	if (error)
+		opening->result = err_set(opening->err, "no memory for keys: %s", strerror(error));
 	pthread_mutex_unlock(&one_at_a_time);
 }
 
@@ -358,14 +371,14 @@ static int open_in_steps(struct opening *opening)
 	return opening->result;
 }
 
-int luks_open(struct disk *disk, const unsigned char *passphrase, size_t length,
+int luks_open(struct disk *disk, const struct key *passphrase, const char *node,
 	      struct luks_volume *volume, struct err *err)
 {
 	struct opening opening = {
 		.disk = disk,
 		.fd = -1,
+		.node = node,
 		.passphrase = passphrase,
-		.length = length,
 		.volume = volume,
 		.err = err,
 	};

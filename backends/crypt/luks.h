@@ -3,6 +3,7 @@
 #ifndef BACKENDS_CRYPT_LUKS_H
 #define BACKENDS_CRYPT_LUKS_H
 
+#include "backends/crypt/key.h"
 #include "backends/crypt/xts.h"
 #include "core/disk.h"
 
@@ -18,10 +19,10 @@ struct luks_volume {
 
 /*
  * Reads the header on @disk and opens a key slot with @passphrase: fills @volume, whose key the
- * caller points at a secret. The disk is only read. In a task; may take seconds. Returns 0, or -1
- * with a sentence in @err.
+ * caller points at a secret; that is the only copy of the key then. The disk is only read. @node is
+ * for messages. In a task; may take seconds. Returns 0, or -1 with a sentence in @err.
  */
-int luks_open(struct disk *disk, const unsigned char *passphrase, size_t length,
+int luks_open(struct disk *disk, const struct key *passphrase, const char *node,
 	      struct luks_volume *volume, struct err *err);
 
 #endif
