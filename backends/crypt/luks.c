@@ -19,6 +19,7 @@
 #include <libcryptsetup.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -31,10 +32,14 @@
 #define KEYSLOTS_MAX (128 * MIB)
 
 /*
- * The most iterations of PBKDF2, or passes over KiB of memory of Argon2, that are done for one key
- * slot: a minute or so. cryptsetup chooses what takes two seconds.
+ * What a key slot may ask for. Iterations of PBKDF2, or passes over KiB of memory of Argon2: a minute
+ * or so; cryptsetup chooses what takes two seconds. Memory and threads: what cryptsetup takes at
+ * most, and a few more threads than that. A key slot's area is encrypted with a key of its own.
  */
 #define DERIVATION_MAX ((uint64_t)100 * 1000 * 1000)
+#define MEMORY_KIB_MAX ((uint32_t)4 * 1024 * 1024)
+#define THREADS_MAX    ((uint32_t)64)
+#define SLOT_KEY_MAX   ((size_t)64)
 
 /* Of the header of LUKS1, big-endian: the iterations of the digest that tells a key from others. */
 #define LUKS1_DIGEST_ITERATIONS 164
@@ -159,9 +164,9 @@ static int check_cipher(const struct opening *opening)
 		return 0;
 	make_printable(text);
 	return err_set(opening->err,
-		       "the LUKS volume on '%s' is encrypted by %s with a key of %d bits: only "
+		       "the LUKS volume on '%s' is encrypted by %s with a key of %lld bits: only "
 		       "aes-xts-plain64 with 256 or 512 is supported",
-		       opening->disk->name, text, key_size * 8);
+		       opening->disk->name, text, (long long)key_size * 8);
 }
 
 /* Integrity tags between the sectors, a reencryption that is not finished, what is yet unknown. */
@@ -243,31 +248,52 @@ static int load(struct opening *opening)
 
 /* ---- The key. ---- */
 
-/* The time and memory that a key slot asks for; UINT64_MAX where that is not to be had. */
-static uint64_t derivation_cost(struct crypt_device *device, int slot)
+/* Whether what a key slot asks for is to be had. */
+static bool slot_is_modest(const struct opening *opening, int slot)
 {
+	struct crypt_device *device = opening->device;
 	struct crypt_pbkdf_type pbkdf = {.type = NULL};
-	uint64_t cost;
+	size_t slot_key_size = 0;
 
-	if (crypt_keyslot_get_pbkdf(device, slot, &pbkdf) < 0)
-		return UINT64_MAX;
-	if (__builtin_mul_overflow((uint64_t)pbkdf.iterations, max_u64(pbkdf.max_memory_kb, 1),
-				   &cost))
-		return UINT64_MAX;
-	return cost;
+	if (crypt_keyslot_get_pbkdf(device, slot, &pbkdf) < 0 ||
+	    !crypt_keyslot_get_encryption(device, slot, &slot_key_size))
+		return false;
+	return pbkdf.iterations * max_u64(pbkdf.max_memory_kb, 1) <= DERIVATION_MAX &&
+	       pbkdf.max_memory_kb <= MEMORY_KIB_MAX && pbkdf.parallel_threads <= THREADS_MAX &&
+	       slot_key_size <= SLOT_KEY_MAX;
 }
 
-/* LUKS1 does as many again to tell whether the key is right, which its API does not tell. */
-static uint64_t digest_cost(const struct opening *opening)
+/* To tell whether a key is right takes iterations, too, of which the API does not tell. */
+
+static bool digest_1_is_modest(const struct opening *opening)
 {
 	uint32_t iterations;
 
-	if (opening->volume->version != 1)
-		return 0;
-	if (pread(opening->fd, &iterations, sizeof(iterations), LUKS1_DIGEST_ITERATIONS) !=
-	    sizeof(iterations))
-		return UINT64_MAX;
-	return be32toh(iterations);
+	return pread(opening->fd, &iterations, sizeof(iterations), LUKS1_DIGEST_ITERATIONS) ==
+		       sizeof(iterations) &&
+	       be32toh(iterations) <= DERIVATION_MAX;
+}
+
+/* Wherever iterations stand in the JSON, which libcryptsetup has parsed and writes without spaces. */
+static bool digests_2_are_modest(const struct opening *opening)
+{
+	static const char name[] = "\"iterations\":";
+	const char *json;
+
+	if (crypt_dump_json(opening->device, &json, 0) < 0)
+		return false;
+	while ((json = strstr(json, name))) {
+		json += strlen(name);
+		if (strtoull(json, NULL, 10) > DERIVATION_MAX)
+			return false;
+	}
+	return true;
+}
+
+static bool digests_are_modest(const struct opening *opening)
+{
+	return opening->volume->version == 1 ? digest_1_is_modest(opening)
+					     : digests_2_are_modest(opening);
 }
 
 /* 0: the slot has given the key; -ENOENT: it is not in use, or not for the data. */
@@ -279,8 +305,9 @@ static int unlock_slot(struct opening *opening, int slot)
 
 	if (info != CRYPT_SLOT_ACTIVE && info != CRYPT_SLOT_ACTIVE_LAST)
 		return -ENOENT;
-	if (derivation_cost(opening->device, slot) > DERIVATION_MAX ||
-	    digest_cost(opening) > DERIVATION_MAX)
+	if (crypt_keyslot_get_key_size(opening->device, slot) != (int)opening->volume->key_size)
+		return -EINVAL;
+	if (!slot_is_modest(opening, slot) || !digests_are_modest(opening))
 		return -EFBIG;
 	result = crypt_volume_key_get(opening->device, slot, (char *)opening->volume->key, &size,
 				      (const char *)opening->passphrase->data,
@@ -312,9 +339,10 @@ static int unlock(struct opening *opening)
 			       opening->disk->name);
 	if (worst == -EFBIG)
 		return err_set(opening->err,
-			       "the LUKS header of '%s' wants more than %llu iterations for a key: "
-			       "it is taken to be damaged",
-			       opening->disk->name, (unsigned long long)DERIVATION_MAX);
+			       "the LUKS header of '%s' wants more than %llu iterations, %u MiB of "
+			       "memory or %u threads for a key: it is taken to be damaged",
+			       opening->disk->name, (unsigned long long)DERIVATION_MAX,
+			       MEMORY_KIB_MAX / 1024, THREADS_MAX);
 	return refuse(opening, worst, "cannot open a key slot of the LUKS volume on");
 }
 
