@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -351,6 +352,35 @@ static void test_confine(void **state)
 	scratch_leave();
 }
 
+static void set_flag(void *argument)
+{
+	*(bool *)argument = true;
+}
+
+/* Without address space for a stack nothing is called, and core dumps are as they were. */
+static void test_confine_without_memory(void **state)
+{
+	struct rlimit before, none;
+	unsigned filter = dump_filter();
+	bool called = false;
+	int error;
+
+	(void)state;
+#ifdef SANITIZED
+	skip(); /* they need memory themselves */
+#endif
+	assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+	none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_AS, &none), 0);
+	error = confine(set_flag, &called, "test");
+	assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+	assert_true(error > 0);
+	assert_false(called);
+	assert_int_equal(dump_filter(), filter);
+	assert_int_equal(confine(set_flag, &called, "test"), 0);
+	assert_true(called);
+}
+
 /* ---- Disks. ---- */
 
 struct opened {
@@ -536,10 +566,10 @@ static void test_wrong_passphrase(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_search),		 cmocka_unit_test(test_secret),
-		cmocka_unit_test(test_confine),		 cmocka_unit_test(test_raw),
-		cmocka_unit_test(test_refused),		 cmocka_unit_test(test_luks),
-		cmocka_unit_test(test_wrong_passphrase),
+		cmocka_unit_test(test_search),	cmocka_unit_test(test_secret),
+		cmocka_unit_test(test_confine), cmocka_unit_test(test_confine_without_memory),
+		cmocka_unit_test(test_raw),	cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_luks),	cmocka_unit_test(test_wrong_passphrase),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "derive") == 0)
