@@ -194,7 +194,7 @@ static int stripe_many(struct disk *disk, const struct sg *sg, uint64_t sector, 
 	for (unsigned i = 0; i < touched; i++)
 		task_group_start(&group, function, &pieces->pieces[i]);
 	error = task_group_wait(&group);
-	buffer_put(pieces);
+	buffer_put_touched(pieces, sizeof(*pieces));
 	return error;
 }
 

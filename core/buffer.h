@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Buffers for requests: all of one size, page-aligned, from a pool of the worker. Getting one costs
- * nothing once the pool is warm, and its memory is only taken as far as it is touched. Idle buffers
- * beyond BUFFERS_IDLE_MAX are given back.
+ * nothing once the pool is warm, and its memory is only taken as far as it is touched.
+ *
+ * Idle buffers stay, as many as there were at once, but not all of their memory does: at most as
+ * much as BUFFERS_IDLE_MAX of them have that are touched from end to end.
  *
  * On a worker; a buffer is put back on the worker where it was got.
  */
@@ -25,5 +27,9 @@ size_t buffer_size(void);    /* with it */
 
 void *buffer_get(void); /* NULL: no memory */
 void buffer_put(void *buffer);
+
+/* The same for many at once that hold little: since it was got, nothing behind the first @touched
+ * bytes of @buffer was touched. */
+void buffer_put_touched(void *buffer, size_t touched);
 
 #endif

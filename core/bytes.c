@@ -102,7 +102,7 @@ int disk_read_bytes(struct disk *disk, void *data, size_t length, uint64_t offse
 		memcpy(data, edges.head + span.before, edges.head_len);
 	if (!error && edges.tail)
 		memcpy((char *)data + length - edges.tail_len, edges.tail, edges.tail_len);
-	buffer_put(buffer);
+	buffer_put_touched(buffer, BUFFER_HEADER + 2 * (size_t)disk_sector_size(disk));
 	return error;
 }
 
@@ -136,7 +136,7 @@ static int write_edges(struct disk *disk, const struct span *span, const char *d
 		memcpy(edges.tail, data + length - edges.tail_len, edges.tail_len);
 	if (!error)
 		error = disk_write(disk, &edges.sg, span->first, flags);
-	buffer_put(buffer);
+	buffer_put_touched(buffer, BUFFER_HEADER + 2 * (size_t)disk_sector_size(disk));
 	return error;
 }
 

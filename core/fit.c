@@ -49,7 +49,7 @@ static int piece_bounce(const struct piece *piece)
 
 	if (!error && !piece->is_write)
 		sg_copy_from(&piece->sg, iov.iov_base);
-	buffer_put(buffer);
+	buffer_put_touched(buffer, BUFFER_HEADER + piece->sg.len);
 	return error;
 }
 

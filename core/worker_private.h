@@ -40,8 +40,8 @@ struct task_queue {
 };
 
 struct buffer_pool {
-	void *first; /* linked by the first pointer in each idle buffer */
-	unsigned idle;
+	struct buffer_note *first, *last; /* of the idle buffers */
+	uint64_t bytes;			  /* of memory that they hold */
 };
 
 struct worker {

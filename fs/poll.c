@@ -12,7 +12,7 @@
  * Nothing is ever read from the descriptor through the ring: on a blocking descriptor that could
  * sleep in io_uring_enter.
  *
- * A request and its payload live in one buffer (core/buffer.h): the struct request at its
+ * A request and its payload live in one buffer (core/buffer.h): the struct poll_request at its
  * beginning; the message so that the data of a WRITE begins at the page boundary BUFFER_HEADER; the
  * header of the reply just before that boundary.
  */
@@ -30,7 +30,12 @@
 /* Requests that one turn takes, so that the ring's completions are not kept waiting. */
 #define TURN_REQUESTS 16
 
-_Static_assert(sizeof(struct request) <= BUFFER_HEADER - WIRE_WRITE_HEADERS,
+struct poll_request {
+	struct request request;
+	size_t touched; /* of the buffer, from its beginning */
+};
+
+_Static_assert(sizeof(struct poll_request) <= BUFFER_HEADER - WIRE_WRITE_HEADERS,
 	       "request and headers share a page");
 
 /* ---- Replies. ---- */
@@ -62,9 +67,13 @@ static int write_reply(struct channel *channel, const struct iovec *iov, int cou
 
 static void poll_reply(struct request *request, int error, size_t length)
 {
+	struct poll_request *polled = CONTAINER_OF(request, struct poll_request, request);
 	char *header = (char *)request->payload - WIRE_REPLY_HEADER;
 	struct iovec iov = {header, WIRE_REPLY_HEADER + length};
 
+	/* How far a READ came that has failed is not known. */
+	polled->touched =
+		max_u64(polled->touched, BUFFER_HEADER + (error ? buffer_payload() : length));
 	wire_reply_header(header, request, error, length);
 	write_reply(request->channel, &iov, 1);
 }
@@ -76,7 +85,9 @@ static int poll_reply_raw(struct request *request, const struct iovec *iov, int 
 
 static void poll_release(struct request *request)
 {
-	buffer_put(request);
+	struct poll_request *polled = CONTAINER_OF(request, struct poll_request, request);
+
+	buffer_put_touched(polled, polled->touched);
 }
 
 static const struct request_ops poll_ops = {
@@ -125,22 +136,28 @@ static struct request *request_read(struct channel *channel)
 		length = read(channel->fd, message, WIRE_WRITE_HEADERS + buffer_payload());
 	while (length < 0 && (errno == EINTR || errno == ENOENT));
 	if (length < 0) {
-		read_failed(channel, errno);
-		buffer_put(buffer);
+		int errnum = errno;
+
+		read_failed(channel, errnum);
+		buffer_put_touched(buffer, errnum == EAGAIN ? 0 : buffer_size());
 		return NULL;
 	}
 
-	struct request *request = (struct request *)(void *)buffer;
+	struct poll_request *polled = (struct poll_request *)(void *)buffer;
 
-	*request = (struct request){
-		.ops = &poll_ops,
-		.channel = channel,
-		.mount = channel->mount,
-		.message = message,
-		.length = (size_t)length,
-		.payload = buffer + BUFFER_HEADER,
+	*polled = (struct poll_request){
+		.request =
+			{
+				.ops = &poll_ops,
+				.channel = channel,
+				.mount = channel->mount,
+				.message = message,
+				.length = (size_t)length,
+				.payload = buffer + BUFFER_HEADER,
+			},
+		.touched = BUFFER_HEADER - WIRE_WRITE_HEADERS + (size_t)length,
 	};
-	return request;
+	return &polled->request;
 }
 
 bool poll_take(struct channel *channel)

@@ -182,7 +182,7 @@ static int crypt_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 
 	if (!error)
 		sg_copy_from(sg, iov.iov_base);
-	buffer_put(buffer);
+	buffer_put_touched(buffer, BUFFER_HEADER + sg->len);
 	return error;
 }
 
@@ -210,7 +210,7 @@ static int crypt_write(struct disk *disk, const struct sg *sg, uint64_t sector, 
 
 	if (!error)
 		error = disk_write(disk->below[0], &encrypted, sector_below(disk, sector), flags);
-	buffer_put(buffer);
+	buffer_put_touched(buffer, BUFFER_HEADER + sg->len);
 	return error;
 }
 

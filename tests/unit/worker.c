@@ -304,7 +304,7 @@ static void test_ring_calls(void **state)
 	scratch_leave();
 }
 
-/* ---- Numbers and buffers. ---- */
+/* ---- Numbers. ---- */
 
 static void test_numbers_task(void *argument)
 {
@@ -321,34 +321,6 @@ static void test_numbers_task(void *argument)
 }
 RUN_IN_TASK(test_numbers)
 
-#define BUFFERS (2 * BUFFERS_IDLE_MAX)
-
-static void test_buffers_task(void *argument)
-{
-	char *buffers[BUFFERS];
-	struct worker_numbers numbers;
-
-	(void)argument;
-	for (unsigned i = 0; i < BUFFERS; i++) {
-		buffers[i] = buffer_get();
-		if (!CHECK(buffers[i]))
-			return;
-		CHECK(is_aligned((uintptr_t)buffers[i], 4096));
-		memset(buffers[i], (int)i, BUFFER_HEADER);
-		buffers[i][buffer_size() - 1] = (char)i;
-	}
-	worker_read_numbers(worker_index(), &numbers);
-	CHECK_EQ(numbers.buffer_bytes, BUFFERS * buffer_size());
-	for (unsigned i = 0; i < BUFFERS; i++) {
-		CHECK_EQ(bytes_differ(buffers[i], BUFFER_HEADER, (int)i), BUFFER_HEADER);
-		CHECK_EQ(buffers[i][buffer_size() - 1], (char)i);
-		buffer_put(buffers[i]);
-	}
-	worker_read_numbers(worker_index(), &numbers);
-	CHECK_EQ(numbers.buffer_bytes, BUFFERS_IDLE_MAX * buffer_size());
-}
-RUN_IN_TASK(test_buffers)
-
 int main(void)
 {
 	const struct CMUnitTest life_tests[] = {
@@ -362,7 +334,6 @@ int main(void)
 		cmocka_unit_test(test_source),
 		cmocka_unit_test(test_ring_calls),
 		cmocka_unit_test(test_numbers),
-		cmocka_unit_test(test_buffers),
 	};
 	int failed = cmocka_run_group_tests(life_tests, NULL, NULL);
 
