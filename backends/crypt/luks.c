@@ -274,7 +274,10 @@ static bool digest_1_is_modest(const struct opening *opening)
 	       be32toh(iterations) <= DERIVATION_MAX;
 }
 
-/* Wherever iterations stand in the JSON, which libcryptsetup has parsed and writes without spaces. */
+/*
+ * Wherever iterations stand in the JSON, which libcryptsetup has parsed and writes without spaces.
+ * In a digest it takes anything for a number, such as 1e30; here only digits are one.
+ */
 static bool digests_2_are_modest(const struct opening *opening)
 {
 	static const char name[] = "\"iterations\":";
@@ -283,8 +286,10 @@ static bool digests_2_are_modest(const struct opening *opening)
 	if (crypt_dump_json(opening->device, &json, 0) < 0)
 		return false;
 	while ((json = strstr(json, name))) {
-		json += strlen(name);
-		if (strtoull(json, NULL, 10) > DERIVATION_MAX)
+		size_t digits = strspn(json += strlen(name), "0123456789");
+
+		if (digits == 0 || !strchr(",}", json[digits]) ||
+		    strtoull(json, NULL, 10) > DERIVATION_MAX)
 			return false;
 	}
 	return true;
