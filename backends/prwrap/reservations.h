@@ -5,6 +5,10 @@
  *
  * Where the standard ends a command with CHECK CONDITION (ILLEGAL REQUEST) the error is
  * ERROR_INVALID_INPUT. There are no unit attentions: nobody could be told of them.
+ *
+ * NVMe has the same outcomes, but where it registers: who is registered may do so again with the same
+ * key and without naming it, which is a conflict here; who is not cannot unregister, which does
+ * nothing here.
  */
 #ifndef BACKENDS_PRWRAP_RESERVATIONS_H
 #define BACKENDS_PRWRAP_RESERVATIONS_H
