@@ -338,7 +338,7 @@ static void check_random(const struct luks_kind *kind, unsigned count)
 
 static void test_random(void **state)
 {
-	unsigned count = is_long() ? 10000 : 250;
+	unsigned count = is_long() ? 10000 : 150;
 
 	(void)state;
 	check_random(&luks1, count);
