@@ -17,14 +17,17 @@ static struct fake_layer *fake_of(struct disk *disk)
 
 /* Notes a call, waits as told; returns the error that it shall have. */
 static int fake_note(struct disk *disk, enum fake_op op, uint64_t sector, uint64_t count,
-		     unsigned flags)
+		     unsigned flags, const struct sg *sg)
 {
 	struct fake_layer *fake = fake_of(disk);
+	struct sg rest = sg ? *sg : (struct sg){.len = 0};
+	size_t length;
+	struct fake_call call = {op, sector, count, flags, sg_next(&rest, &length), task_self()};
 
 	pthread_mutex_lock(&fake->mutex);
 	fake->counts[op]++;
 	if (fake->call_count < FAKE_CALLS_MAX)
-		fake->calls[fake->call_count++] = (struct fake_call){op, sector, count, flags};
+		fake->calls[fake->call_count++] = call;
 	pthread_mutex_unlock(&fake->mutex);
 	for (unsigned i = 0; i < fake->yields; i++)
 		task_yield();
@@ -89,7 +92,7 @@ static int fake_attach(struct disk *disk, struct disk *below, unsigned role, str
 	struct fake_layer *fake = fake_of(disk);
 	uint64_t count = fake->sector_count;
 
-	fake_note(disk, FAKE_ATTACH, 0, 0, role);
+	fake_note(disk, FAKE_ATTACH, 0, 0, role, NULL);
 	if (fake->attach_error)
 		return err_set_key(err, "size", "%s", fake->attach_error);
 	fake->below = below;
@@ -139,7 +142,7 @@ static int fake_read_layer(struct disk *disk, const struct sg *sg, uint64_t sect
 			   struct layer_gaps *gaps)
 {
 	struct fake_layer *fake = fake_of(disk);
-	int error = fake_note(disk, FAKE_READ, sector, sg->len >> disk_sector_shift(disk), 0);
+	int error = fake_note(disk, FAKE_READ, sector, sg->len >> disk_sector_shift(disk), 0, sg);
 
 	if (error)
 		return error;
@@ -171,21 +174,23 @@ static int fake_take(struct disk *disk, const struct sg *sg, uint64_t sector, bo
 
 static int fake_populate(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
-	int error = fake_note(disk, FAKE_POPULATE, sector, sg->len >> disk_sector_shift(disk), 0);
+	int error =
+		fake_note(disk, FAKE_POPULATE, sector, sg->len >> disk_sector_shift(disk), 0, sg);
 
 	return error ? error : fake_take(disk, sg, sector, false);
 }
 
 static int fake_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
 {
-	int error = fake_note(disk, FAKE_WRITE, sector, sg->len >> disk_sector_shift(disk), flags);
+	int error =
+		fake_note(disk, FAKE_WRITE, sector, sg->len >> disk_sector_shift(disk), flags, sg);
 
 	return error ? error : fake_take(disk, sg, sector, true);
 }
 
 static int fake_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags)
 {
-	int error = fake_note(disk, FAKE_ZEROES, sector, count, flags);
+	int error = fake_note(disk, FAKE_ZEROES, sector, count, flags, NULL);
 
 	if (!error)
 		fake_set(fake_of(disk), sector, count, LAYER_ZEROES, NULL);
@@ -194,7 +199,7 @@ static int fake_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count,
 
 static int fake_drop(struct disk *disk, uint64_t sector, uint64_t count)
 {
-	int error = fake_note(disk, FAKE_DROP, sector, count, 0);
+	int error = fake_note(disk, FAKE_DROP, sector, count, 0, NULL);
 
 	if (!error)
 		fake_set(fake_of(disk), sector, count, LAYER_ABSENT, NULL);
@@ -216,7 +221,7 @@ static int fake_run(struct disk *disk, uint64_t sector, uint64_t count, struct l
 
 static int fake_flush(struct disk *disk)
 {
-	return fake_note(disk, FAKE_FLUSH, 0, 0, 0);
+	return fake_note(disk, FAKE_FLUSH, 0, 0, 0, NULL);
 }
 
 static const struct option fake_options[] = {{.name = NULL}};
@@ -268,8 +273,10 @@ static void fake_init(struct fake_layer *fake, unsigned index, uint64_t sectors)
 
 void layers_init(struct layers *layers, unsigned count, uint64_t sectors, bool has_bottom)
 {
-	assert(count <= LAYERS_OF_TEST);
+	assert(count + has_bottom <= LAYERS_OF_TEST);
 	memset(layers, 0, sizeof(*layers));
+	layers->fakes = calloc(max_u64(count, 1), sizeof(*layers->fakes));
+	assert(layers->fakes);
 	layers->count = count;
 	layers->has_bottom = has_bottom;
 	for (unsigned i = 0; i < count; i++)
@@ -288,10 +295,11 @@ void layers_destroy(struct layers *layers)
 		free(layers->fakes[i].calls);
 		pthread_mutex_destroy(&layers->fakes[i].mutex);
 	}
+	free(layers->fakes);
 	probe_destroy(&layers->bottom);
 }
 
-static struct disk *fake_open_disk(struct fake_layer *fake, unsigned flags, struct err *err)
+struct disk *fake_open_disk(struct fake_layer *fake, unsigned flags, struct err *err)
 {
 	struct fake_layer **config = malloc(sizeof(*config));
 
@@ -304,7 +312,7 @@ static struct disk *fake_open_disk(struct fake_layer *fake, unsigned flags, stru
 static bool open_below(struct layers *layers, const struct driver *driver, const void *config,
 		       unsigned open_flags, struct err *err)
 {
-	const char *names[LAYERS_OF_TEST + 1];
+	const char *names[LAYERS_OF_TEST];
 	unsigned count = layers->count + layers->has_bottom;
 
 	for (unsigned i = 0; i < count; i++)

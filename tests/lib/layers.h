@@ -28,6 +28,8 @@ struct fake_call {
 	enum fake_op op;
 	uint64_t sector, count;
 	unsigned flags;
+	const void *memory; /* where the data of the first sector is, or goes to */
+	const struct task *task;
 };
 
 #define FAKE_CALLS_MAX 1024
@@ -57,15 +59,15 @@ struct fake_layer {
 	pthread_mutex_t mutex;
 };
 
-#define LAYERS_OF_TEST 8
+#define LAYERS_OF_TEST 64
 
 /* A layered disk on fakes, called l0, l1, ..., and, if wanted, a probe below them, called probe. */
 struct layers {
 	unsigned count; /* of the fakes */
 	bool has_bottom;
-	struct fake_layer fakes[LAYERS_OF_TEST];
+	struct fake_layer *fakes;
 	struct probe bottom;
-	struct disk *disks[LAYERS_OF_TEST + 1];
+	struct disk *disks[LAYERS_OF_TEST];
 	unsigned disk_count;
 	struct disk *disk;
 };
@@ -93,6 +95,9 @@ void layers_finish(struct layers *layers);
 
 /* Forgets what they have seen. */
 void layers_forget(struct layers *layers);
+
+/* A fake alone, as a disk above wants it. */
+struct disk *fake_open_disk(struct fake_layer *fake, unsigned flags, struct err *err);
 
 /* Changes a fake's sectors past all layers; @data may be NULL for states without. */
 void fake_set(struct fake_layer *fake, uint64_t sector, uint64_t count, enum layer_state state,
