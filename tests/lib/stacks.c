@@ -281,9 +281,8 @@ static bool file_make(const struct instance *instance, const struct node *node, 
 
 /* ---- Opening. ---- */
 
-struct disk *driver_open_on(const struct driver *driver, const char *const (*options)[2],
-			    size_t count, unsigned flags, struct disk *const *below,
-			    unsigned below_count, struct err *err)
+void *driver_config(const struct driver *driver, const char *const (*options)[2], size_t count,
+		    struct err *err)
 {
 	void *config = calloc(1, max_u64(driver->config_size, 1));
 
@@ -299,7 +298,17 @@ struct disk *driver_open_on(const struct driver *driver, const char *const (*opt
 			return NULL;
 		}
 	}
-	return disk_open(driver, driver->name, config, flags, below, below_count, err);
+	return config;
+}
+
+struct disk *driver_open_on(const struct driver *driver, const char *const (*options)[2],
+			    size_t count, unsigned flags, struct disk *const *below,
+			    unsigned below_count, struct err *err)
+{
+	void *config = driver_config(driver, options, count, err);
+
+	return config ? disk_open(driver, driver->name, config, flags, below, below_count, err)
+		      : NULL;
 }
 
 struct disk *driver_open(const struct driver *driver, const char *const (*options)[2], size_t count,

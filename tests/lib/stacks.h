@@ -57,6 +57,10 @@ struct instance {
 	struct disk *disk; /* the top of the stack */
 };
 
+/* The options of a disk of @driver, as disk_open() takes them. NULL with a sentence in @err. */
+void *driver_config(const struct driver *driver, const char *const (*options)[2], size_t count,
+		    struct err *err);
+
 /*
  * Opens a disk of @driver with @options, whose keys end with NULL; in a task. @below may be NULL.
  * NULL with a sentence in @err.
