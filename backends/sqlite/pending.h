@@ -22,7 +22,7 @@
 #define BACKENDS_SQLITE_PENDING_H
 
 #include <pthread.h>
-#include "backends/sectors.h"
+#include "backends/sectors/sectors.h"
 
 /* Changes of one batch, before they are joined. */
 #define CHANGES_MAX 32768U
