@@ -5,9 +5,9 @@
  * log grows without bound: sectors do not depend on one another, and the batch stays readable until
  * all is done, whatever is in the file already.
  *
- * The log: once it has WAL_SOFT bytes, a checkpoint copies them into the file on a thread of its
- * own (commit.c), beside the commits. With the next commit after that the rest follows, and the log
- * starts anew. Beyond WAL_HARD bytes commits wait for it.
+ * The log: once it is long, a checkpoint copies it into the file on a thread of its own (commit.c),
+ * beside the commits. With the next commit after that the rest follows, and the log starts anew.
+ * When it is very long all the same, commits wait for that.
  */
 #include <errno.h>
 #include <string.h>
@@ -55,7 +55,7 @@ static int begin(struct sqlite *sqlite)
 	struct committer *committer = &sqlite->committer;
 	int error = 0, result;
 
-	if (atomic_load(&committer->wal_bytes) >= WAL_HARD)
+	if (atomic_load(&committer->wal_bytes) >= committer->wal_hard)
 		error = restart_wal(sqlite, RESTART_MAX_MS);
 	else if (atomic_load(&committer->restart))
 		restart_wal(sqlite, RESTART_MS); /* it has failed again when it has to be */
@@ -231,6 +231,8 @@ static int wal_hook(void *argument, sqlite3 *handle, const char *name, int pages
 
 void apply_init(struct sqlite *sqlite)
 {
+	sqlite->committer.wal_soft = WAL_SOFT;
+	sqlite->committer.wal_hard = WAL_HARD;
 	sqlite->writer.file = &sqlite->file;
 	sqlite->writer.totals = sqlite->meta.totals;
 	totals_committed(sqlite);
@@ -239,7 +241,7 @@ void apply_init(struct sqlite *sqlite)
 
 bool apply_wants_checkpoint(const struct sqlite *sqlite)
 {
-	return atomic_load(&sqlite->committer.wal_bytes) >= WAL_SOFT &&
+	return atomic_load(&sqlite->committer.wal_bytes) >= sqlite->committer.wal_soft &&
 	       !atomic_load(&sqlite->committer.restart);
 }
 

@@ -121,7 +121,7 @@ int cache_evict(struct sqlite *sqlite, uint64_t bytes)
 	struct cache *cache = &sqlite->cache;
 	const uint64_t *data = &sqlite->writer.totals.data_sectors;
 	unsigned shift = sqlite->file.shift;
-	uint64_t room, range;
+	uint64_t room, range = 0;
 	bool found = true;
 	int error = 0;
 

@@ -46,7 +46,9 @@ struct committer {
 	atomic_bool restart; /* most of the log is in the file: let it start anew */
 	bool closing;
 	atomic_bool watching; /* the task that commits what nobody asks for is there */
-	_Atomic int error;    /* of the last commit; 0: it went well */
+	/* Bytes of the log from which on it is copied into the file, and commits wait for that. */
+	uint64_t wal_soft, wal_hard;
+	_Atomic int error; /* of the last commit; 0: it went well */
 	_Atomic uint64_t error_ns;
 	/* For `.status`. */
 	_Atomic uint64_t commits, checkpoints;
