@@ -64,7 +64,7 @@ static bool leads_to(const char *path, int fd)
 	       named.st_ino == opened.st_ino && named.st_dev == opened.st_dev;
 }
 
-/* 0 or a negative errno; -EAGAIN: the path leads elsewhere now. */
+/* 0 or a negative errno; -ESTALE: the path leads elsewhere now. */
 static int lock(struct hold *hold, const char *path, enum hold_mode mode)
 {
 	if (flock(hold->fd, (mode == HOLD_WRITE ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
@@ -74,7 +74,7 @@ static int lock(struct hold *hold, const char *path, enum hold_mode mode)
 		return 0;
 	}
 	if (!leads_to(path, hold->fd))
-		return -EAGAIN;
+		return -ESTALE;
 	return mode == HOLD_WRITE ? remember(hold) : 0;
 }
 
@@ -100,7 +100,7 @@ static int open_and_lock(struct hold *hold, const char *path, enum hold_mode mod
 			close(hold->fd);
 			hold->fd = -1;
 		}
-	} while (error == -EAGAIN);
+	} while (error == -ESTALE);
 	return error;
 }
 
