@@ -62,7 +62,7 @@ static int reader_open(struct sqlite *sqlite, struct reader *reader)
 		return 0;
 	log_limited(&sqlite->log_limit, LOG_LEVEL_ERROR, sqlite->file.node, "cannot open '%s': %s",
 		    sqlite->path, db_message(&reader->db, result));
-	error = db_error(&reader->db, result);
+	error = db_error(result);
 	db_close(&reader->db);
 	return error;
 }

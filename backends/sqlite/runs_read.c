@@ -12,7 +12,7 @@ static int failed(const struct runs_file *file, const struct db *db, int result)
 {
 	log_limited(file->log_limit, LOG_LEVEL_ERROR, file->node, "cannot read '%s': %s", file->path,
 		    db_message(db, result));
-	return db_error(db, result);
+	return db_error(result);
 }
 
 static int damaged(const struct runs_file *file, int64_t first, const char *why)

@@ -18,7 +18,7 @@ static int failed(struct runs_writer *writer, int result)
 		return 0;
 	log_limited(file->log_limit, LOG_LEVEL_ERROR, file->node, "cannot write '%s': %s", file->path,
 		    db_message(&writer->db, result));
-	return db_error(&writer->db, result);
+	return db_error(result);
 }
 
 static int run_statement(struct runs_writer *writer, enum db_statement statement,
