@@ -311,10 +311,23 @@ static int populate_absent(struct disk *disk, const struct sg *sg, uint64_t sect
 	return error;
 }
 
+/* What is its own has the room first. */
+static bool has_room_for_copies(struct disk *disk, size_t bytes)
+{
+	const struct sqlite_config *config = disk->config;
+	struct sqlite *sqlite = sqlite_of(disk);
+
+	return config->limit == 0 || !atomic_load(&sqlite->own) ||
+	       quota_used(sqlite) + bytes <= config->limit;
+}
+
 static int sqlite_populate(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
 	unsigned shift = disk_sector_shift(disk), tries = 0;
 	int error = commit_check(disk);
+
+	if (!error && !has_room_for_copies(disk, sg->len))
+		error = error_io(ENOSPC);
 
 	for (size_t done = 0; done < sg->len && !error;) {
 		struct sg part = sg_slice(sg, done, min_u64(sg->len - done, CHANGE_MAX));

@@ -62,7 +62,9 @@ struct cache {
 	unsigned shift;	     /* log2 of the sectors of a range */
 	uint64_t hand;	     /* the range that is looked at next */
 	uint64_t range_count;
-	_Atomic uint8_t *uses; /* of each range, up to CACHE_USES_MAX */
+	_Atomic uint8_t *uses; /* of each range, see cache.c; NULL: it does not forget */
+	uint64_t fresh;	       /* bytes that were new in this epoch */
+	_Atomic unsigned epoch;
 	_Atomic uint64_t evicted_bytes;
 };
 
@@ -147,8 +149,6 @@ bool apply_wants_checkpoint(const struct sqlite *sqlite);
 void apply_init(struct sqlite *sqlite);
 
 /* cache.c */
-#define CACHE_USES_MAX 3
-
 /* 0 or -ENOMEM. */
 int cache_init(struct cache *cache, uint64_t limit, unsigned sector_shift, uint64_t sector_count);
 void cache_destroy(struct cache *cache);
