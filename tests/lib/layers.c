@@ -23,13 +23,15 @@ static int fake_note(struct disk *disk, enum fake_op op, uint64_t sector, uint64
 	struct sg rest = sg ? *sg : (struct sg){.len = 0};
 	size_t length;
 	struct fake_call call = {op, sector, count, flags, sg_next(&rest, &length), task_self()};
+	uint64_t yields;
 
 	pthread_mutex_lock(&fake->mutex);
+	yields = random_at((uint64_t)op, fake->counts[op]) % (fake->yields + 1);
 	fake->counts[op]++;
 	if (fake->call_count < FAKE_CALLS_MAX)
 		fake->calls[fake->call_count++] = call;
 	pthread_mutex_unlock(&fake->mutex);
-	for (unsigned i = 0; i < fake->yields; i++)
+	for (; yields > 0; yields--)
 		task_yield();
 	while (atomic_load(&fake->hold[op]))
 		task_sleep_ns(NS_PER_US * 100);

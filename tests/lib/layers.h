@@ -44,7 +44,7 @@ struct fake_layer {
 	const char *attach_error;
 	_Atomic int errors[FAKE_OPS];
 	atomic_bool hold[FAKE_OPS]; /* after the call has been noted, before it acts */
-	unsigned yields;	    /* how often each operation lets others run before it acts */
+	unsigned yields; /* how often, at most, each operation lets others run before it acts */
 
 	/* What it has seen. */
 	struct disk *disk;
