@@ -413,6 +413,7 @@ const struct driver ram_driver = {
 	.options = ram_options,
 	.config_size = sizeof(struct ram_config),
 	.state_size = sizeof(struct ram),
+	.is_volatile = true,
 	.open = ram_open,
 	.close = ram_close,
 	.read = ram_read,

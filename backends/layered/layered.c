@@ -42,12 +42,17 @@ static unsigned layered_below_flags(const void *values, unsigned open_flags,
 {
 	const struct layered_config *config = values;
 	bool is_written = !(open_flags & DISK_OPEN_READ_ONLY);
+	unsigned flags = DISK_OPEN_LAYER;
 
 	for (unsigned i = 0; i < index; i++)
 		is_written &= list_has(&config->write_through, names[i]);
-	if (is_written || list_has(&config->read_cache, names[index]))
-		return DISK_OPEN_LAYER;
-	return DISK_OPEN_LAYER | DISK_OPEN_READ_ONLY;
+	if (list_has(&config->read_cache, names[index]))
+		flags |= DISK_OPEN_CACHE;
+	else if (!is_written)
+		flags |= DISK_OPEN_READ_ONLY;
+	if (list_has(&config->write_through, names[index]))
+		flags |= DISK_OPEN_WRITE_THROUGH;
+	return flags;
 }
 
 /* Each name in the value of @key is a disk below. */
