@@ -126,9 +126,12 @@ struct layer_place {
 	struct layer_run run; /* LAYER_DATA or LAYER_ZEROES; neighbours may be of the same sort */
 };
 
-/* As layer_run() of each; holes of a disk that is no layer are zeros. The sectors are inside the
- * first layer. */
-int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t sector, uint64_t count,
-		struct layer_place *place);
+/*
+ * As layer_run() of each; holes of a disk that is no layer are zeros. Layer i is passed by as if it
+ * had nothing if bit i of @skip is set: for copies of what is below them. The sectors are inside
+ * the first layer.
+ */
+int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t skip, uint64_t sector,
+		uint64_t count, struct layer_place *place);
 
 #endif

@@ -49,7 +49,7 @@ static int map_disk(struct disk *disk, bool json)
 	struct layer_place place;
 
 	for (uint64_t at = 0; at < count; at += place.run.count) {
-		int error = layers_find(disk->below, disk->below_count, at, count - at, &place);
+		int error = layers_find(disk->below, disk->below_count, 0, at, count - at, &place);
 		struct range_line next = {.offset = at << shift};
 		char text[80];
 
