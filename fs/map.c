@@ -73,6 +73,18 @@ static int map_disk(struct disk *disk, bool json)
 	return 0;
 }
 
+/* What a mount keeps in memory is not in this process. */
+static void warn_of_volatile(const struct config_node *node)
+{
+	for (unsigned i = 0; i < node->below_count; i++)
+		if (node->below[i]->driver->is_volatile)
+			fprintf(stderr,
+				"diskfs: [%s] is in memory only: what a mount has in it is not "
+				"seen "
+				"from here\n",
+				node->below[i]->name);
+}
+
 int map_command(struct offline *offline)
 {
 	struct config_node *node = offline_node(offline);
@@ -85,6 +97,7 @@ int map_command(struct offline *offline)
 	if (config_open_node(offline->config, node, DISK_OPEN_READ_ONLY | DISK_OPEN_COMMAND,
 			     stderr) < 0)
 		return -1;
+	warn_of_volatile(node);
 	if (offline->json)
 		putchar('[');
 	else
