@@ -110,6 +110,23 @@ const struct stack stacks[] = {
 	 "layered read_cache=c (ram, ram as=c, layered (ram, layered (ram, file noise)))",
 	 STACK_WHOLE_READS},
 
+	{"layered, sqlite alone", "layered (sqlite memory)", FILE_FLAGS | STACK_WHOLE_READS},
+	{"layered, sqlite on file", "layered (sqlite, file)", FILE_FLAGS | STACK_WHOLE_READS},
+	{"layered, sqlite on noise", "layered (sqlite memory, file memory noise)",
+	 STACK_LASTS | STACK_WHOLE_READS},
+	{"layered, sqlite on ram on noise", "layered (sqlite memory, ram, file noise)",
+	 STACK_LASTS | STACK_WHOLE_READS},
+	{"layered, ram on a cache in sqlite on file",
+	 "layered read_cache=c (ram, sqlite as=c memory, file memory noise)", STACK_WHOLE_READS},
+	{"layered, ram on a small cache in sqlite on file",
+	 "layered read_cache=c hydrate=10M (ram, sqlite as=c limit=1M memory, file memory noise)",
+	 STACK_WHOLE_READS},
+	{"layered, a cache in sqlite read-only", "layered read_cache=c (sqlite as=c memory, file)",
+	 STACK_READ_ONLY | STACK_LASTS},
+	{"layered, sqlite written through",
+	 "layered write_through=c read_cache=c (sqlite as=c limit=1M memory, file memory)",
+	 FILE_FLAGS},
+
 	/* Mixed. */
 	{"striped on ram and file", "striped chunk_size=20K (ram, file memory)", STACK_SPARSE},
 	{"striped on limits",
@@ -169,6 +186,11 @@ const struct stack stacks[] = {
 	 CRYPT_PASS "(layered write_through=c read_cache=c (ram as=c, striped chunk_size=8K "
 		    "(file memory, delay write_delay=10us (file memory))))",
 	 FILE_FLAGS},
+	{"crypt on layered on striped",
+	 CRYPT "(layered (sqlite memory, striped chunk_size=8K (file memory noise, file noise)))",
+	 FILE_CRYPT_FLAGS},
+	{"fault on layered, sqlite on file", "fault (layered (sqlite memory, file memory))",
+	 FILE_FLAGS | STACK_WHOLE_READS},
 	{"five deep",
 	 "delay (striped chunk_size=16K (fault (delay write_delay=10us (ram)), "
 	 "striped chunk_size=4K (ram, limits fua=no (ram))))",
@@ -323,6 +345,19 @@ static void file_fill(int fd, uint64_t size)
 	free(data);
 }
 
+/* What SQLite puts beside a file. */
+static const char *const beside[] = {"", "-wal", "-shm", "-journal"};
+
+static void file_remove(const char *path)
+{
+	char name[220];
+
+	for (size_t i = 0; i < ARRAY_SIZE(beside); i++) {
+		snprintf(name, sizeof(name), "%s%s", path, beside[i]);
+		unlink(name);
+	}
+}
+
 static bool file_make(const struct instance *instance, const struct node *node, uint64_t size,
 		      char path[static 200])
 {
@@ -411,8 +446,9 @@ static uint64_t size_below(const struct driver *driver, const struct node *node,
 static bool add_options(struct instance *instance, const struct driver *driver, struct node *node,
 			uint64_t size)
 {
-	bool is_file = option_find(driver->options, "path");
-	char text[24];
+	bool has_path = option_find(driver->options, "path");
+	bool is_file = has_path && !driver->layer;
+	char text[24], *path;
 
 	if (option_find(driver->options, "sector_size") && node->below_count == 0) {
 		snprintf(text, sizeof(text), "%u", instance->sector_size);
@@ -423,9 +459,16 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 			 (unsigned long long)align_down(size, instance->sector_size));
 		node_option(node, "size", text);
 	}
-	assert(!is_file || instance->file_count < INSTANCE_FILES_MAX);
-	return !is_file || instance->paths[instance->file_count][0] ||
-	       file_make(instance, node, size, instance->paths[instance->file_count]);
+	assert(!has_path || instance->file_count < INSTANCE_FILES_MAX);
+	path = instance->paths[instance->file_count];
+	if (!has_path || path[0])
+		return true;
+	if (!file_make(instance, node, size, path))
+		return false;
+	/* A layer makes its file itself. */
+	if (!is_file)
+		file_remove(path);
+	return true;
 }
 
 static struct disk *instance_add(struct instance *instance, struct disk *disk)
@@ -551,7 +594,7 @@ void instance_remove(struct instance *instance)
 {
 	for (unsigned i = 0; i < INSTANCE_FILES_MAX; i++) {
 		if (instance->paths[i][0])
-			unlink(instance->paths[i]);
+			file_remove(instance->paths[i]);
 		instance->paths[i][0] = '\0';
 	}
 }
