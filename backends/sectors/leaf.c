@@ -113,7 +113,8 @@ static void leaf_fill(struct leaf *leaf, const struct open_leaf *open)
 }
 
 /* Makes *part what @open is; false, and nothing has changed: no memory. */
-static bool leaf_pack(const struct grid *grid, void **part, const struct open_leaf *open)
+static bool leaf_pack(const struct grid *grid, void **part, const struct open_leaf *open,
+		      enum pool_limit limit)
 {
 	struct leaf *old = is_mark(*part) ? NULL : *part, *leaf = old;
 	size_t size = sizeof(*leaf) + count_of(open->data) * sizeof(open->pages[0]) +
@@ -123,7 +124,7 @@ static bool leaf_pack(const struct grid *grid, void **part, const struct open_le
 		*part = open->zeroes ? MARK_ZEROES : MARK_ABSENT;
 	} else {
 		if (!old || pool_object_capacity(old) != pool_object_size(size))
-			leaf = pool_object_get(grid->pool, size);
+			leaf = pool_object_get(grid->pool, size, limit);
 		if (!leaf && old && pool_object_capacity(old) >= size)
 			leaf = old;
 		if (!leaf)
@@ -357,7 +358,7 @@ static bool leaf_make_data(const struct grid *grid, void **part, const struct ra
 		return false;
 	open_write(grid, &open, range, fresh);
 	leaf_count(grid, old, counts, -1);
-	if (leaf_pack(grid, part, &open)) {
+	if (leaf_pack(grid, part, &open, POOL_WITHIN)) {
 		leaf_count(grid, *part, counts, 1);
 		return true;
 	}
@@ -406,9 +407,12 @@ static uint64_t open_clear(const struct grid *grid, struct open_leaf *open,
 	return had & ~open->data;
 }
 
-static bool clear_range(const struct grid *grid, void **part, const struct range_of *range,
-			enum layer_state state, struct cell_counts *counts)
+bool leaf_clear(const struct grid *grid, void **part, unsigned first, unsigned end,
+		enum layer_state state, struct cell_counts *counts)
 {
+	struct range_of range = range_of(grid, first, end);
+	/* Of a page that goes on, the leaf only has to tell the cells apart now. */
+	enum pool_limit limit = is_mark(*part) ? clear_limit(state) : POOL_BEYOND;
 	struct cell_counts before = {0, 0};
 	char *pages[LEAF_PAGES];
 	struct open_leaf open;
@@ -417,10 +421,10 @@ static bool clear_range(const struct grid *grid, void **part, const struct range
 
 	leaf_count(grid, *part, &before, 1);
 	leaf_open(*part, &open);
-	lost = open_clear(grid, &open, range, state);
+	lost = open_clear(grid, &open, &range, state);
 	while (lost)
 		pages[count++] = open.pages[set_pop(&lost)];
-	if (!leaf_pack(grid, part, &open))
+	if (!leaf_pack(grid, part, &open, limit))
 		return false;
 	if (count > 0)
 		pool_pages_put(grid->pool, pages, count);
@@ -428,22 +432,4 @@ static bool clear_range(const struct grid *grid, void **part, const struct range
 	counts->data -= before.data;
 	counts->zeroes -= before.zeroes;
 	return true;
-}
-
-bool leaf_clear(const struct grid *grid, void **part, unsigned first, unsigned end,
-		enum layer_state state, struct cell_counts *counts)
-{
-	struct range_of range = range_of(grid, first, end);
-	unsigned last = (1U << grid->page_shift) - 1;
-	unsigned whole = (first + last) & ~last, whole_end = end & ~last;
-
-	/* Of a leaf, whole pages can always be cleared: it does not grow. So they are, even where
-	 * there is no memory to tell the cells of a page apart. */
-	if (range.whole && range.whole != range.touched) {
-		struct range_of inner = range_of(grid, whole, whole_end);
-
-		if (!clear_range(grid, part, &inner, state, counts))
-			return false;
-	}
-	return clear_range(grid, part, &range, state, counts);
 }

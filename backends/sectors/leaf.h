@@ -70,10 +70,15 @@ enum layer_state leaf_state(const struct grid *grid, const struct leaf *leaf, un
 void leaf_read(const struct grid *grid, const struct leaf *leaf, unsigned first,
 	       const struct sg *sg);
 
-/*
- * Both change *part, which may become another, and follow with @counts. False, at the limit or
- * without memory: nothing has changed (write); some cells may have (clear).
- */
+/* Whether the limit holds for what is needed to clear. Tombstones take memory for nothing but
+ * themselves; to drop is to give back, and has to work at the limit, too. */
+static inline enum pool_limit clear_limit(enum layer_state state)
+{
+	return state == LAYER_ZEROES ? POOL_WITHIN : POOL_BEYOND;
+}
+
+/* Both change *part, which may become another, and follow with @counts. False, at the limit or
+ * without memory: nothing has changed. */
 bool leaf_write(const struct grid *grid, void **part, unsigned first, const struct sg *sg,
 		struct cell_counts *counts);
 /* @state is not data. */

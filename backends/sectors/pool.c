@@ -187,16 +187,16 @@ static void arena_sort(struct pool *pool, struct arena *arena, struct link *empt
 	}
 }
 
-static uint64_t pool_room(const struct pool *pool)
+static uint64_t pool_room(const struct pool *pool, enum pool_limit limit)
 {
-	if (pool->limit_pages == 0)
+	if (pool->limit_pages == 0 || limit == POOL_BEYOND)
 		return UINT64_MAX;
 	return pool->limit_pages - min_u64(pool->pages, pool->limit_pages);
 }
 
-static struct arena *arena_new(struct pool *pool)
+static struct arena *arena_new(struct pool *pool, enum pool_limit limit)
 {
-	struct arena *arena = pool_room(pool) > 1 ? (void *)map_aligned() : NULL;
+	struct arena *arena = pool_room(pool, limit) > 1 ? (void *)map_aligned() : NULL;
 
 	if (!arena)
 		return NULL;
@@ -214,23 +214,24 @@ static struct arena *arena_new(struct pool *pool)
 }
 
 /* One with a free page. */
-static struct arena *arena_get(struct pool *pool)
+static struct arena *arena_get(struct pool *pool, enum pool_limit limit)
 {
 	for (enum arena_list list = ARENAS_DIRTY; list <= ARENAS_CLEAN; list++)
 		if (!list_is_empty(&pool->arenas[list]))
 			return CONTAINER_OF(pool->arenas[list].next, struct arena, link);
-	return arena_new(pool);
+	return arena_new(pool, limit);
 }
 
 /* Uses at most @max pages that follow one another, dirty ones where there are; how many. */
-static unsigned arena_take(struct pool *pool, struct arena *arena, char **pages, unsigned max)
+static unsigned arena_take(struct pool *pool, struct arena *arena, enum pool_limit limit,
+			   char **pages, unsigned max)
 {
 	bool is_dirty = arena->dirty_count > 0;
 	uint64_t *bits = is_dirty ? arena->dirty : arena->free;
 	unsigned word = arena->first_free, first, count = 0;
 
 	if (!is_dirty)
-		max = (unsigned)min_u64(max, pool_room(pool));
+		max = (unsigned)min_u64(max, pool_room(pool, limit));
 	if (max == 0)
 		return 0;
 	while (bits[word] == 0)
@@ -273,13 +274,14 @@ static void put_pages(struct pool *pool, char *const *pages, unsigned count, str
 	}
 }
 
-static bool get_pages(struct pool *pool, char **pages, unsigned count, struct link *empty)
+static bool get_pages(struct pool *pool, enum pool_limit limit, char **pages, unsigned count,
+		      struct link *empty)
 {
 	unsigned got = 0;
 
 	while (got < count) {
-		struct arena *arena = arena_get(pool);
-		unsigned now = arena ? arena_take(pool, arena, pages + got, count - got) : 0;
+		struct arena *arena = arena_get(pool, limit);
+		unsigned now = arena ? arena_take(pool, arena, limit, pages + got, count - got) : 0;
 
 		if (now == 0) {
 			put_pages(pool, pages, got, empty);
@@ -299,7 +301,7 @@ bool pool_pages_get(struct pool *pool, char **pages, unsigned count)
 
 	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
-	done = get_pages(pool, pages, count, &empty);
+	done = get_pages(pool, POOL_WITHIN, pages, count, &empty);
 	if (done)
 		pool->data_pages += count;
 	pthread_mutex_unlock(&pool->mutex);
@@ -354,7 +356,8 @@ static bool slab_is_full(const struct slab *slab)
 }
 
 /* One with room. */
-static struct slab *slab_get(struct pool *pool, unsigned class, struct link *empty)
+static struct slab *slab_get(struct pool *pool, unsigned class, enum pool_limit limit,
+			     struct link *empty)
 {
 	struct link *list = &pool->slabs[class];
 	struct slab *slab;
@@ -362,7 +365,7 @@ static struct slab *slab_get(struct pool *pool, unsigned class, struct link *emp
 
 	if (!list_is_empty(list))
 		return CONTAINER_OF(list->next, struct slab, link);
-	if (!get_pages(pool, &page, 1, empty))
+	if (!get_pages(pool, limit, &page, 1, empty))
 		return NULL;
 	slab = (struct slab *)(void *)page;
 	*slab = (struct slab){.class = class};
@@ -385,7 +388,7 @@ static void *slab_take(struct slab *slab)
 	return object;
 }
 
-void *pool_object_get(struct pool *pool, size_t size)
+void *pool_object_get(struct pool *pool, size_t size, enum pool_limit limit)
 {
 	struct link empty;
 	struct slab *slab;
@@ -393,7 +396,7 @@ void *pool_object_get(struct pool *pool, size_t size)
 
 	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
-	slab = slab_get(pool, class_of(size), &empty);
+	slab = slab_get(pool, class_of(size), limit, &empty);
 	object = slab ? slab_take(slab) : NULL;
 	pthread_mutex_unlock(&pool->mutex);
 	unmap_arenas(&empty);

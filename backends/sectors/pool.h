@@ -16,6 +16,12 @@
 
 struct pool;
 
+/* Whether the limit holds for what is got. */
+enum pool_limit {
+	POOL_WITHIN,
+	POOL_BEYOND, /* no: for what is needed to give back more */
+};
+
 /* @limit: bytes; 0: none. NULL: no memory. */
 struct pool *pool_new(uint64_t limit);
 /* Ends it, with all that was got from it. NULL is allowed. */
@@ -26,7 +32,7 @@ bool pool_pages_get(struct pool *pool, char **pages, unsigned count);
 void pool_pages_put(struct pool *pool, char *const *pages, unsigned count);
 
 /* At least @size bytes, which hold anything, aligned to 8; NULL at the limit or without memory. */
-void *pool_object_get(struct pool *pool, size_t size);
+void *pool_object_get(struct pool *pool, size_t size, enum pool_limit limit);
 void pool_object_put(struct pool *pool, void *object);
 /* How many bytes an object got for @size has. */
 size_t pool_object_size(size_t size);

@@ -55,9 +55,9 @@ static void *node_get(const struct node *node, unsigned slot)
 }
 
 /* All of it is @mark. */
-static struct node *node_new(const struct grid *grid, const void *mark)
+static struct node *node_new(const struct grid *grid, const void *mark, enum pool_limit limit)
 {
-	struct node *node = pool_object_get(grid->pool, node_size(1));
+	struct node *node = pool_object_get(grid->pool, node_size(1), limit);
 
 	if (node)
 		*node = (struct node){.zeroes = mark == MARK_ZEROES ? UINT64_MAX : 0};
@@ -65,13 +65,14 @@ static struct node *node_new(const struct grid *grid, const void *mark)
 }
 
 /* Moves the node into an object for @count parts, if that is another. False: no memory. */
-static bool node_move(const struct grid *grid, struct node **at, unsigned count)
+static bool node_move(const struct grid *grid, struct node **at, unsigned count,
+		      enum pool_limit limit)
 {
 	struct node *node;
 
 	if (pool_object_size(node_size(count)) == pool_object_capacity(*at))
 		return true;
-	node = pool_object_get(grid->pool, node_size(count));
+	node = pool_object_get(grid->pool, node_size(count), limit);
 	if (!node)
 		return false;
 	memcpy(node, *at, node_size(node_count(*at)));
@@ -81,11 +82,11 @@ static bool node_move(const struct grid *grid, struct node **at, unsigned count)
 }
 
 /* Makes room for one more part than there are. */
-static bool node_grow(const struct grid *grid, struct node **at)
+static bool node_grow(const struct grid *grid, struct node **at, enum pool_limit limit)
 {
 	unsigned count = node_count(*at) + 1;
 
-	return pool_object_capacity(*at) >= node_size(count) || node_move(grid, at, count);
+	return pool_object_capacity(*at) >= node_size(count) || node_move(grid, at, count, limit);
 }
 
 /* Puts a node or leaf where a run is; there is room for it. */
@@ -120,7 +121,7 @@ static void node_settle(const struct grid *grid, void **part)
 		pool_object_put(grid->pool, node);
 	} else {
 		/* Without memory it stays where it is. */
-		node_move(grid, &node, node_count(node));
+		node_move(grid, &node, node_count(node), POOL_WITHIN);
 		*part = node;
 	}
 }
@@ -178,7 +179,7 @@ static bool tree_cover(const struct grid *grid, struct tree *tree, uint64_t key)
 {
 	while (!is_covered(tree, key)) {
 		if (tree->root != MARK_ABSENT) {
-			struct node *node = node_new(grid, MARK_ABSENT);
+			struct node *node = node_new(grid, MARK_ABSENT, POOL_WITHIN);
 
 			if (!node)
 				return false;
@@ -269,7 +270,7 @@ static void *chain_new(const struct grid *grid, void *leaf, uint64_t key, unsign
 	void *part = leaf;
 
 	for (unsigned level = 1; level <= levels; level++) {
-		struct node *node = node_new(grid, mark);
+		struct node *node = node_new(grid, mark, POOL_WITHIN);
 
 		if (!node) {
 			chain_free(grid, part, level - 1);
@@ -300,7 +301,7 @@ static bool tree_insert(const struct grid *grid, struct tree *tree, uint64_t key
 	struct node *node = *at;
 	unsigned slot = slot_of(key, level);
 
-	if (!node_grow(grid, &node))
+	if (!node_grow(grid, &node, POOL_WITHIN))
 		return false;
 	*at = node;
 	part = chain_new(grid, leaf, key, level - 1, node_get(node, slot));
@@ -397,7 +398,7 @@ static enum tree_result clear_run_slot(struct clearing *clearing, void **part, u
 
 	/* Only what is cut needs memory. */
 	if (!is_cleared_whole(clearing, level, base)) {
-		if (!node_grow(clearing->grid, &node))
+		if (!node_grow(clearing->grid, &node, clear_limit(clearing->clear->state)))
 			return TREE_FULL;
 		*part = node;
 	}
@@ -453,7 +454,7 @@ static enum tree_result clear_part(struct clearing *clearing, void **part, unsig
 			*part = mark_of(clear->state);
 			return TREE_DONE;
 		}
-		node = node_new(clearing->grid, *part);
+		node = node_new(clearing->grid, *part, clear_limit(clear->state));
 		if (!node)
 			return TREE_FULL;
 		*part = node;
