@@ -18,6 +18,7 @@
  */
 #include "backends/sectors/pool.h"
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -28,7 +29,10 @@
 #define ARENA_WORDS (ARENA_PAGES / 64)
 
 #define DIRTY_MAX   256U /* pages */
-#define TRIM_RUNS   64U	 /* that one pool_trim() gives back */
+/* How much is worth a system call, in bytes. */
+#define POPULATE_MIN (4 * POOL_PAGE)
+
+#define TRIM_RUNS    64U /* that one pool_trim() gives back */
 
 /* ---- Lists: circular, with a head that is no element. ---- */
 
@@ -274,13 +278,16 @@ static void put_pages(struct pool *pool, char *const *pages, unsigned count, str
 	}
 }
 
+/* The first *dirty of them are dirty. */
 static bool get_pages(struct pool *pool, enum pool_limit limit, char **pages, unsigned count,
-		      struct link *empty)
+		      unsigned *dirty, struct link *empty)
 {
 	unsigned got = 0;
 
+	*dirty = 0;
 	while (got < count) {
 		struct arena *arena = arena_get(pool, limit);
+		bool is_dirty = arena && arena->dirty_count > 0;
 		unsigned now = arena ? arena_take(pool, arena, limit, pages + got, count - got) : 0;
 
 		if (now == 0) {
@@ -288,25 +295,49 @@ static bool get_pages(struct pool *pool, enum pool_limit limit, char **pages, un
 			return false;
 		}
 		got += now;
+		if (is_dirty)
+			*dirty = got;
 	}
 	return true;
 }
 
 /* ---- Pages. ---- */
 
+/*
+ * Lets the kernel provide clean pages, a long run at a time: that costs less than a fault for each.
+ * False: there is no memory. If it cannot do so, pages come when they are touched.
+ */
+static bool populate(char *const *pages, unsigned count)
+{
+	for (unsigned first = 0, end; first < count; first = end) {
+		size_t length = POOL_PAGE;
+
+		for (end = first + 1; end < count && pages[end] == pages[first] + length; end++)
+			length += POOL_PAGE;
+		if (length >= POPULATE_MIN &&
+		    madvise(pages[first], length, MADV_POPULATE_WRITE) < 0 && errno == ENOMEM)
+			return false;
+	}
+	return true;
+}
+
 bool pool_pages_get(struct pool *pool, char **pages, unsigned count)
 {
 	struct link empty;
+	unsigned dirty;
 	bool done;
 
 	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
-	done = get_pages(pool, POOL_WITHIN, pages, count, &empty);
+	done = get_pages(pool, POOL_WITHIN, pages, count, &dirty, &empty);
 	if (done)
 		pool->data_pages += count;
 	pthread_mutex_unlock(&pool->mutex);
 	unmap_arenas(&empty);
-	return done;
+	if (!done || populate(pages + dirty, count - dirty))
+		return done;
+	pool_pages_put(pool, pages, count);
+	return false;
 }
 
 void pool_pages_put(struct pool *pool, char *const *pages, unsigned count)
@@ -361,11 +392,12 @@ static struct slab *slab_get(struct pool *pool, unsigned class, enum pool_limit 
 {
 	struct link *list = &pool->slabs[class];
 	struct slab *slab;
+	unsigned dirty;
 	char *page;
 
 	if (!list_is_empty(list))
 		return CONTAINER_OF(list->next, struct slab, link);
-	if (!get_pages(pool, limit, &page, 1, empty))
+	if (!get_pages(pool, limit, &page, 1, &dirty, empty))
 		return NULL;
 	slab = (struct slab *)(void *)page;
 	*slab = (struct slab){.class = class};
