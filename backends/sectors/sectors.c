@@ -53,7 +53,9 @@ static void lock_init(pthread_rwlock_t *lock)
 struct sectors *sectors_new(uint32_t sector_size, uint64_t limit)
 {
 	struct sectors *sectors = aligned_alloc(_Alignof(struct sectors), sizeof(*sectors));
-	struct pool *pool = pool_new(limit);
+	/* What is here at once counts, too. */
+	uint64_t rest = limit - min_u64(limit, sizeof(*sectors));
+	struct pool *pool = pool_new(limit > 0 ? max_u64(rest, 1) : 0);
 
 	assert(is_power_of_two(sector_size) && sector_size >= 512 &&
 	       sector_size <= GEOMETRY_SECTOR_MAX);
