@@ -82,7 +82,7 @@ static int ram_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 			sg_zero(&gap);
 		}
 		sector += gaps.answered;
-		rest = sg_slice(&rest, gaps.answered << shift, rest.len - (gaps.answered << shift));
+		sg_take(&rest, gaps.answered << shift);
 	}
 	return 0;
 }
