@@ -44,7 +44,7 @@ struct committer {
 	unsigned background;	   /* tasks that run on their own */
 	bool checkpointing;
 	atomic_bool restart; /* most of the log is in the file: let it start anew */
-	bool closing;
+	atomic_bool closing;
 	atomic_bool watching; /* the task that commits what nobody asks for is there */
 	/* Bytes of the log from which on it is copied into the file, and commits wait for that. */
 	uint64_t wal_soft, wal_hard;

@@ -225,6 +225,8 @@ static void test_crowd(void **state)
 struct race {
 	struct sqlite_layer layer;
 	_Atomic uint64_t acknowledged[STAMPS];
+	_Atomic uint64_t drops[STAMPS]; /* that have begun; odd while it may be absent */
+	bool with_drops;
 	atomic_bool done;
 };
 
@@ -239,16 +241,18 @@ static int put_stamp(struct disk *disk, unsigned stamp, uint64_t value)
 	return disk_write(disk, &sg, (uint64_t)stamp * STAMP_EVERY, 0);
 }
 
-/* What is read is never older than what was acknowledged before, never torn, never absent. */
+/* What is read is never older than what was acknowledged before, never torn, and only absent while
+ * it was dropped. */
 static void race_read(struct race *race, unsigned stamp)
 {
 	uint64_t data[64] = {0}, least = atomic_load(&race->acknowledged[stamp]);
+	uint64_t drops = atomic_load(&race->drops[stamp]);
 	struct iovec iov;
 	struct sg sg = sg_of(&iov, data, sizeof(data));
 	struct layer_gaps gaps;
 
 	CHECK_OK(layer_read(race->layer.disk, &sg, (uint64_t)stamp * STAMP_EVERY, &gaps));
-	if (least == 0)
+	if (least == 0 || (gaps.count > 0 && (drops % 2 || atomic_load(&race->drops[stamp]) != drops)))
 		return;
 	CHECK_EQ(gaps.count, 0);
 	CHECK(data[0] >= least);
@@ -260,10 +264,17 @@ static void race_read(struct race *race, unsigned stamp)
 static void race_write(struct race *race, struct random *random, uint64_t value)
 {
 	unsigned stamp = (unsigned)random_below(random, STAMPS);
+	bool drops = race->with_drops && random_below(random, 4) == 0;
 
 	if (!CHECK_OK(put_stamp(race->layer.disk, stamp, value)))
 		return;
 	atomic_store(&race->acknowledged[stamp], value);
+	if (drops) {
+		atomic_fetch_add(&race->drops[stamp], 1);
+		CHECK_OK(layer_drop(race->layer.disk, (uint64_t)stamp * STAMP_EVERY, 1));
+		CHECK_OK(put_stamp(race->layer.disk, stamp, value));
+		atomic_fetch_add(&race->drops[stamp], 1);
+	}
 	if (random_below(random, 3) == 0)
 		CHECK_OK(disk_flush(race->layer.disk));
 }
@@ -287,7 +298,8 @@ static void race_task(unsigned index, void *argument)
 
 static void test_race(void **state)
 {
-	struct race race = {.layer = {.options = {{"path", PATH}, {"size", "4M"}}}};
+	struct race race = {.layer = {.options = {{"path", PATH}, {"size", "4M"}}},
+			    .with_drops = true};
 
 	(void)state;
 	forget_file();

@@ -383,6 +383,10 @@ static void test_storm(void **state)
 	assert_int_equal(sqlite_sql(PATH, "SELECT count(*) FROM pragma_integrity_check WHERE "
 					  "integrity_check <> 'ok'"),
 			 0);
+	assert_int_equal(sqlite_sql(PATH, "SELECT (SELECT count(*) FROM runs) = runs AND "
+					  "(SELECT sum(length(data)) FROM runs) / 512 = data_sectors "
+					  "FROM meta"),
+			 1);
 }
 
 /* ---- A file system that is full. ---- */
