@@ -32,6 +32,9 @@ struct config_node {
 	struct config_node **below;
 	unsigned below_count;
 	unsigned above_count;
+	bool keep_writable;  /* opened for writing even if the disk above never writes to it */
+	unsigned open_flags; /* the disk's; set when it is opened, as is is_wanted */
+	bool is_wanted;
 	struct disk *disk; /* once open */
 };
 
@@ -74,6 +77,25 @@ int config_check_paths(const struct config *config, const char *folder, FILE *er
  * Returns 0, or -1 after a line on @errors; then no disk is open.
  */
 int config_open(struct config *config, unsigned open_flags, FILE *errors);
+
+/*
+ * Opens only @node, and those that it stands on, and no port; else as config_open(). Whether it is
+ * a layer of another disk does not matter.
+ */
+int config_open_node(struct config *config, struct config_node *node, unsigned open_flags,
+		     FILE *errors);
+
+/*
+ * What of enum disk_open_flags [node] wants of the disk below it, number @index, if it is opened
+ * with @open_flags itself. Before it is opened. -1 without memory.
+ */
+int config_below_flags(const struct config_node *node, unsigned open_flags, unsigned index);
+
+/* Whether [node] is made of layers (core/layer.h). */
+bool config_takes_layers(const struct config_node *node);
+
+/* The node called @name, or NULL. */
+struct config_node *config_find(const struct config *config, const char *name);
 
 /* Closes every disk, top-down. In a task. May be called when none is open. */
 void config_close(struct config *config);

@@ -17,7 +17,7 @@
 
 /* ---- Links ---- */
 
-static struct config_node *find_node(const struct config *config, const char *name)
+struct config_node *config_find(const struct config *config, const char *name)
 {
 	for (size_t i = 0; i < config->node_count; i++)
 		if (strcmp(config->nodes[i].name, name) == 0)
@@ -78,7 +78,7 @@ static void link_node(struct load *load, struct config_node *node, const struct 
 		return;
 	}
 	for (size_t i = 0; i < names->count; i++) {
-		struct config_node *below = find_node(load->config, names->items[i]);
+		struct config_node *below = config_find(load->config, names->items[i]);
 
 		if (!below) {
 			report_dangling(load, node, names->items[i]);

@@ -69,10 +69,89 @@ int config_check_paths(const struct config *config, const char *folder, FILE *er
 	return result;
 }
 
+/* ---- How each disk is opened. ---- */
+
+static int no_memory(FILE *errors)
+{
+	fprintf(errors, "%s\n", strerror(ENOMEM));
+	return -1;
+}
+
+int config_below_flags(const struct config_node *node, unsigned open_flags, unsigned index)
+{
+	const char **names;
+	unsigned flags;
+
+	if (!node->driver->below_flags)
+		return (int)(open_flags & DISK_OPEN_READ_ONLY);
+	names = calloc(node->below_count, sizeof(*names));
+	if (!names)
+		return -1;
+	for (unsigned i = 0; i < node->below_count; i++)
+		names[i] = node->below[i]->name;
+	flags = node->driver->below_flags(node->values, open_flags, names, index);
+	free(names);
+	return (int)flags;
+}
+
+bool config_takes_layers(const struct config_node *node)
+{
+	int flags = node->below_count > 0 ? config_below_flags(node, 0, 0) : 0;
+
+	return flags > 0 && (flags & DISK_OPEN_LAYER);
+}
+
+/* A layer is a layer of all that stand on it, or of none. */
+static int check_layer(const struct config *config, const struct config_node *node,
+		       unsigned layer_users, FILE *errors)
+{
+	struct err err = {.text = "stands below one disk as a layer, and below another as a disk: "
+				  "it can only be one of them"};
+
+	if (!node->driver->layer || layer_users == 0 || layer_users == node->above_count)
+		return 0;
+	config_report(config, node->name, &err, errors);
+	return -1;
+}
+
+/* Works out the flags of every node, from the top down. */
+static int plan_flags(struct config *config, unsigned open_flags, FILE *errors)
+{
+	unsigned *layer_users = calloc(config->node_count, sizeof(*layer_users));
+	int result = 0;
+
+	if (!layer_users)
+		return no_memory(errors);
+	for (size_t i = 0; i < config->node_count; i++)
+		config->nodes[i].open_flags =
+			open_flags | (config->nodes[i].read_only ? DISK_OPEN_READ_ONLY : 0);
+	for (size_t i = config->node_count; i-- > 0 && result == 0;) {
+		const struct config_node *node = config->order[i];
+
+		result = check_layer(config, node, layer_users[node - config->nodes], errors);
+		for (unsigned j = 0; j < node->below_count && result == 0; j++) {
+			struct config_node *below = node->below[j];
+			int flags = config_below_flags(node, node->open_flags, j);
+
+			if (flags < 0) {
+				result = no_memory(errors);
+				break;
+			}
+			layer_users[below - config->nodes] += flags & DISK_OPEN_LAYER ? 1 : 0;
+			if (below->keep_writable)
+				flags &= ~DISK_OPEN_READ_ONLY;
+			below->open_flags |= (unsigned)flags;
+		}
+	}
+	free(layer_users);
+	return result;
+}
+
+/* ---- One after another. ---- */
+
 /* One node that is being opened. */
 struct opening {
 	struct config_node *node;
-	unsigned open_flags;
 	struct err err;
 };
 
@@ -87,10 +166,8 @@ static int open_node(void *argument)
 		return err_set(&opening->err, "%s", strerror(ENOMEM));
 	for (unsigned i = 0; i < node->below_count; i++)
 		below[i] = node->below[i]->disk;
-	if (node->read_only)
-		opening->open_flags |= DISK_OPEN_READ_ONLY;
 	node->values = NULL;
-	node->disk = disk_open(node->driver, node->name, values, opening->open_flags, below,
+	node->disk = disk_open(node->driver, node->name, values, node->open_flags, below,
 			       node->below_count, &opening->err);
 	free(below);
 	return node->disk ? 0 : -1;
@@ -122,24 +199,27 @@ static bool is_ready(const struct config_node *node)
 	return true;
 }
 
-/* In the order of config->order, as many at once as stand on nothing that is not open yet. */
-static int open_nodes(struct config *config, unsigned open_flags, FILE *errors)
+/* The wanted ones, in the order of config->order, as many at once as stand on nothing that is not
+ * open yet. */
+static int open_nodes(struct config *config, FILE *errors)
 {
 	struct opening *batch = calloc(OPENING_MAX, sizeof(*batch));
 	size_t next = 0;
 	int result = 0;
 
-	if (!batch) {
-		fprintf(errors, "%s\n", strerror(ENOMEM));
-		return -1;
-	}
+	if (!batch)
+		return no_memory(errors);
 	while (result == 0 && next < config->node_count) {
 		size_t count = 0;
 
-		while (count < OPENING_MAX && next < config->node_count &&
-		       is_ready(config->order[next]))
-			batch[count++] = (struct opening){.node = config->order[next++],
-							  .open_flags = open_flags};
+		for (; count < OPENING_MAX && next < config->node_count; next++) {
+			struct config_node *node = config->order[next];
+
+			if (node->is_wanted && !is_ready(node))
+				break;
+			if (node->is_wanted)
+				batch[count++] = (struct opening){.node = node};
+		}
 		result = open_batch(config, batch, count, errors);
 	}
 	free(batch);
@@ -177,10 +257,35 @@ static int open_exports(struct config *config, unsigned open_flags, FILE *errors
 	return result;
 }
 
+/* Not deeper than CONFIG_DEPTH_MAX. */
+static void want(struct config_node *node)
+{
+	node->is_wanted = true;
+	for (unsigned i = 0; i < node->below_count; i++)
+		want(node->below[i]);
+}
+
+int config_open_node(struct config *config, struct config_node *node, unsigned open_flags,
+		     FILE *errors)
+{
+	int result = plan_flags(config, open_flags, errors);
+
+	want(node);
+	if (result == 0)
+		result = open_nodes(config, errors);
+	if (result < 0)
+		config_close(config);
+	return result;
+}
+
 int config_open(struct config *config, unsigned open_flags, FILE *errors)
 {
-	int result = open_nodes(config, open_flags, errors);
+	int result = plan_flags(config, open_flags, errors);
 
+	for (size_t i = 0; i < config->node_count; i++)
+		config->nodes[i].is_wanted = true;
+	if (result == 0)
+		result = open_nodes(config, errors);
 	if (result == 0)
 		result = open_exports(config, open_flags, errors);
 	if (result < 0)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/disk_private.h"
 #include "core/fit.h"
 #include "core/report.h"
 #include "core/task.h"
@@ -45,12 +46,23 @@ static int geometry_validate(struct disk *disk, struct err *err)
 	return 0;
 }
 
+int disk_ready(struct disk *disk, struct err *err)
+{
+	if (geometry_validate(disk, err) < 0)
+		return -1;
+	if (disk->open_flags & DISK_OPEN_READ_ONLY)
+		disk->geometry.read_only = true;
+	disk->core.sector_shift = log2_of(disk->geometry.sector_size);
+	return 0;
+}
+
 static void disk_free(struct disk *disk)
 {
 	if (!disk)
 		return;
 	range_lock_destroy(&disk->core.own_byte_lock);
 	task_mutex_destroy(&disk->core.resize_mutex);
+	task_mutex_destroy(&disk->core.attach_mutex);
 	stats_destroy(&disk->core.stats);
 	options_free(disk->driver->options, disk->config);
 	free(disk->config);
@@ -75,6 +87,7 @@ static struct disk *disk_new(const struct driver *driver, const char *name, void
 	disk->state = calloc(1, max_u64(driver->state_size, 1));
 	disk->below = calloc(max_u64(below_count, 1), sizeof(*disk->below));
 	task_mutex_init(&disk->core.resize_mutex);
+	task_mutex_init(&disk->core.attach_mutex);
 	range_lock_init(&disk->core.own_byte_lock);
 	if (!disk->name || !disk->state || !disk->below ||
 	    stats_init(&disk->core.stats, workers_count()) < 0) {
@@ -136,14 +149,14 @@ struct disk *disk_open(const struct driver *driver, const char *name, void *conf
 	for (unsigned i = 0; i < below_count; i++)
 		disk->below[i] = below[i];
 	disk->core.byte_lock = is_port(disk) ? below[0]->core.byte_lock : &disk->core.own_byte_lock;
-	if (driver->open(disk, err) < 0 || geometry_validate(disk, err) < 0) {
+	/* A layer is ready once it is attached. */
+	bool is_layer = driver->layer && (open_flags & DISK_OPEN_LAYER);
+
+	if (driver->open(disk, err) < 0 || (!is_layer && disk_ready(disk, err) < 0)) {
 		driver->close(disk);
 		disk_free(disk);
 		return NULL;
 	}
-	if (open_flags & DISK_OPEN_READ_ONLY)
-		disk->geometry.read_only = true;
-	disk->core.sector_shift = log2_of(disk->geometry.sector_size);
 	if (disk_attach(disk) < 0) {
 		disk_close(disk);
 		err_set(err, "out of memory");
@@ -214,7 +227,7 @@ const struct pr_ops *disk_pr(const struct disk *disk)
 
 /* ---- Requests. ---- */
 
-static int check_range(const struct disk *disk, uint64_t sector, uint64_t count)
+int disk_check_range(const struct disk *disk, uint64_t sector, uint64_t count)
 {
 	uint64_t end;
 
@@ -224,30 +237,29 @@ static int check_range(const struct disk *disk, uint64_t sector, uint64_t count)
 	return 0;
 }
 
-static int check_transfer(const struct disk *disk, const struct sg *sg, uint64_t sector)
+int disk_check_transfer(const struct disk *disk, const struct sg *sg, uint64_t sector)
 {
 	if (!is_aligned(sg->len, disk->geometry.sector_size))
 		return error_of(ERROR_INVALID_INPUT);
-	return check_range(disk, sector, sg->len >> disk_sector_shift(disk));
+	return disk_check_range(disk, sector, sg->len >> disk_sector_shift(disk));
 }
 
-static int check_change(const struct disk *disk, unsigned flags, unsigned known_flags)
+int disk_check_change(const struct disk *disk, unsigned flags, unsigned known_flags)
 {
 	if (disk->geometry.read_only)
 		return error_of(ERROR_READ_ONLY);
 	return flags & ~known_flags ? error_of(ERROR_INVALID_INPUT) : 0;
 }
 
-/* Around every request to a driver: it is counted, timed, and can be seen while it lasts. */
-static void request_begin(struct trace *request, struct disk *disk, enum stats_op op,
-			  uint64_t sector, uint64_t count)
+void request_begin(struct trace *request, struct disk *disk, enum stats_op op, uint64_t sector,
+		   uint64_t count)
 {
 	*request = (struct trace){.disk = disk, .op = op, .sector = sector, .count = count};
 	request->begin_ns = stats_begin(&disk->core.stats, op);
 	trace_push(request);
 }
 
-static int request_end(struct trace *request, struct disk *disk, int error)
+int request_end(struct trace *request, struct disk *disk, int error)
 {
 	trace_pop(request);
 	stats_end(&disk->core.stats, request->op, request->begin_ns,
@@ -257,7 +269,7 @@ static int request_end(struct trace *request, struct disk *disk, int error)
 
 int disk_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
-	int error = check_transfer(disk, sg, sector);
+	int error = disk_check_transfer(disk, sg, sector);
 	struct trace request;
 
 	if (error || sg->len == 0)
@@ -280,11 +292,11 @@ static int flush_for_fua(struct disk *disk, unsigned flags)
 
 int disk_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
 {
-	int error = check_change(disk, flags, DISK_FUA);
+	int error = disk_check_change(disk, flags, DISK_FUA);
 	struct trace request;
 
 	if (!error)
-		error = check_transfer(disk, sg, sector);
+		error = disk_check_transfer(disk, sg, sector);
 	if (error || sg->len == 0)
 		return error;
 	request_begin(&request, disk, STATS_WRITE, sector, sg->len >> disk_sector_shift(disk));
@@ -307,11 +319,11 @@ int disk_flush(struct disk *disk)
 
 int disk_unmap(struct disk *disk, uint64_t sector, uint64_t count)
 {
-	int error = check_change(disk, 0, 0);
+	int error = disk_check_change(disk, 0, 0);
 	struct trace request;
 
 	if (!error)
-		error = check_range(disk, sector, count);
+		error = disk_check_range(disk, sector, count);
 	if (error || count == 0 || disk->geometry.unmap == UNMAP_IGNORED)
 		return error;
 	if (!disk->driver->unmap)
@@ -322,11 +334,11 @@ int disk_unmap(struct disk *disk, uint64_t sector, uint64_t count)
 
 int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags)
 {
-	int error = check_change(disk, flags, DISK_FUA | DISK_MAY_UNMAP);
+	int error = disk_check_change(disk, flags, DISK_FUA | DISK_MAY_UNMAP);
 	struct trace request;
 
 	if (!error)
-		error = check_range(disk, sector, count);
+		error = disk_check_range(disk, sector, count);
 	if (error || count == 0)
 		return error;
 	request_begin(&request, disk, STATS_WRITE_ZEROES, sector, count);
@@ -338,7 +350,8 @@ int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsign
 int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent)
 {
 	struct extent found = {.kind = EXTENT_DATA, .count = count};
-	int error = count == 0 ? error_of(ERROR_INVALID_INPUT) : check_range(disk, sector, count);
+	int error =
+		count == 0 ? error_of(ERROR_INVALID_INPUT) : disk_check_range(disk, sector, count);
 
 	if (!error && disk->driver->extent)
 		error = disk->driver->extent(disk, sector, count, &found);

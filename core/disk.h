@@ -86,10 +86,16 @@ struct disk_geometry {
 
 /* How a disk is opened; a driver's open() finds it in disk->open_flags. */
 enum disk_open_flags {
-	DISK_OPEN_READ_ONLY = 1 << 0, /* the node says readonly = yes */
-	DISK_OPEN_CHECK =
-		1 << 1, /* change nothing: look, fill the geometry, open nothing for writing */
-	DISK_OPEN_LAYER = 1 << 2, /* a layered disk will stand on it (core/layer.h) */
+	/* The node says readonly = yes, or the disk above never writes to it. */
+	DISK_OPEN_READ_ONLY = 1 << 0,
+	/* Change nothing: look, fill the geometry, open nothing for writing. */
+	DISK_OPEN_CHECK = 1 << 1,
+	/* A layered disk will stand on it (core/layer.h): with it, as what. */
+	DISK_OPEN_LAYER = 1 << 2,
+	DISK_OPEN_CACHE = 1 << 3,
+	DISK_OPEN_WRITE_THROUGH = 1 << 4,
+	/* By a command, for a moment: start nothing in the background. */
+	DISK_OPEN_COMMAND = 1 << 5,
 };
 
 /*
@@ -103,6 +109,7 @@ struct driver {
 	size_t config_size; /* of the struct that the options fill: disk->config */
 	size_t state_size;  /* of the zeroed struct that the core allocates: disk->state; 0: none */
 	unsigned below_min, below_max; /* how many disks it stands on */
+	bool is_volatile;	       /* what is written to it is gone when it is closed */
 
 	/*
 	 * Opens the disk: fills disk->geometry and calls disk_set_sector_count(). In a task; it is
@@ -145,11 +152,12 @@ struct driver {
 	 * ours stays. */
 	void (*below_resized)(struct disk *disk);
 	const struct pr_ops *pr; /* persistent reservations (core/pr.h); NULL: none */
-	const struct layer_ops *layer; /* presence of sectors (core/layer.h); NULL: it has them all */
+	const struct layer_ops
+		*layer; /* presence of sectors (core/layer.h); NULL: it has them all */
 	/*
 	 * What of enum disk_open_flags the disk below, number @index of those called @names, is to be
 	 * opened with, besides those of its own node. @config is the driver's, @open_flags are those
-	 * of the disk itself. NULL: none.
+	 * of the disk itself. NULL: DISK_OPEN_READ_ONLY where the disk is.
 	 */
 	unsigned (*below_flags)(const void *config, unsigned open_flags, const char *const *names,
 				unsigned index);
@@ -186,6 +194,7 @@ struct disk {
 		_Atomic uint64_t sector_count;
 		struct disk **above; /* the disks that stand on this one */
 		unsigned above_count;
+		struct task_mutex attach_mutex; /* of a layer: one attach() at a time */
 		struct task_mutex resize_mutex;
 		struct wait_queue resize_waiters;
 		unsigned resize_waiting;

@@ -29,8 +29,12 @@
 /* How a layer is used, for its attach(). */
 enum layer_role {
 	LAYER_CACHE = 1 << 0, /* what is read from below is kept in it (read_cache) */
-	/* What is written to it is written below, too (write_through): it holds nothing that would
-	 * not be found below, if the writes before it were finished. */
+	/*
+	 * What is written to it has been written below before (write_through), so that it holds
+	 * nothing that would not be found below. It may forget whatever it likes, and must forget
+	 * what a crash may have left newer or older than what is below. One that was used without
+	 * this role, and may hold what is not below, refuses it.
+	 */
 	LAYER_WRITE_THROUGH = 1 << 1,
 };
 
@@ -82,6 +86,13 @@ struct layer_ops {
 	/* The run that begins at @sector, cut at @count sectors at the latest; neighbours may be in
 	 * the same state. */
 	int (*run)(struct disk *disk, uint64_t sector, uint64_t count, struct layer_run *run);
+	/*
+	 * What the layer holds is being moved into @below, a disk below it (core/commit.h): @begin,
+	 * before anything there is changed, so that a layer that remembers what it was made over
+	 * does not refuse it from here on; else when all has been moved. Durable when it returns; it
+	 * may be begun again without having ended. NULL: it remembers nothing.
+	 */
+	int (*below_changes)(struct disk *disk, struct disk *below, bool begin);
 };
 
 /* Whether the disk is a layer; others have every sector. */
@@ -94,12 +105,33 @@ static inline bool disk_is_layer(const struct disk *disk)
  * the open() of the disk above. */
 int layer_attach(struct disk *disk, struct disk *below, unsigned role, struct err *err);
 
-/* Of any disk: one that is no layer has every sector. Whole sectors inside the disk. */
+/* Of any disk: one that is no layer has every sector. Whole sectors inside the disk; @count is at
+ * least 1. On error *run is untouched. */
 int layer_read(struct disk *disk, const struct sg *sg, uint64_t sector, struct layer_gaps *gaps);
 int layer_run(struct disk *disk, uint64_t sector, uint64_t count, struct layer_run *run);
 /* Of layers. A population is no change of the content: a disk that is open read-only as a whole may
  * still have a cache, unless the node itself says readonly = yes. */
 int layer_populate(struct disk *disk, const struct sg *sg, uint64_t sector);
 int layer_drop(struct disk *disk, uint64_t sector, uint64_t count);
+
+/* ---- Lists of layers, the topmost first, each attached to the next. ---- */
+
+/* The first sector that is beyond the end of any of the @count layers: what a layer has from there
+ * on, nobody sees who looks from above all of them. */
+uint64_t layers_end(struct disk *const *layers, unsigned count);
+
+/* Where a run of sectors is found. */
+struct layer_place {
+	unsigned index; /* the layer; the number of layers where none has it: it reads as zeros */
+	struct layer_run run; /* LAYER_DATA or LAYER_ZEROES; neighbours may be of the same sort */
+};
+
+/*
+ * As layer_run() of each; holes of a disk that is no layer are zeros. Layer i is passed by as if it
+ * had nothing if bit i of @skip is set: for copies of what is below them. The sectors are inside
+ * the first layer.
+ */
+int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t skip, uint64_t sector,
+		uint64_t count, struct layer_place *place);
 
 #endif

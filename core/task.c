@@ -316,6 +316,15 @@ void task_suspend(void)
 	task_leave(task);
 }
 
+bool task_stack_is_low(void)
+{
+	const struct task *task = task_self();
+	const char *here = __builtin_frame_address(0);
+
+	assert(task);
+	return (size_t)(here - (const char *)task->stack) < STACK_SIZE / 2;
+}
+
 void task_set_context(void *context)
 {
 	struct task *task = task_self();

@@ -47,6 +47,10 @@ void task_yield(void);
 /* Suspends for at least @ns nanoseconds. */
 void task_sleep_ns(uint64_t ns);
 
+/* Whether less than half of the running task's stack is left: for what may go deeper than anybody
+ * knows, and had better go on in a task of its own then. */
+bool task_stack_is_low(void);
+
 /* One pointer of the running task, for whoever started it; NULL in a new task. */
 void task_set_context(void *context);
 void *task_context(void); /* NULL outside of tasks, too */

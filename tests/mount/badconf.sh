@@ -299,7 +299,7 @@ driver = ram
 size = 1000
 EOT
 bad "a sector size below 512" \
-	"bad.conf:4: [a] sector_size: '256' is out of range: it must be 512 to 4K" <<EOT
+	"bad.conf:4: [a] sector_size: '256' is out of range: it must be 512 to 64K" <<EOT
 [a]
 driver = ram
 size = 1M

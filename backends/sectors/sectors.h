@@ -11,8 +11,8 @@
  * Any thread, several at once; never waits but for a short critical section. Each operation is
  * atomic for each sector.
  */
-#ifndef BACKENDS_SECTORS_H
-#define BACKENDS_SECTORS_H
+#ifndef BACKENDS_SECTORS_SECTORS_H
+#define BACKENDS_SECTORS_SECTORS_H
 
 #include "core/layer.h"
 
@@ -30,6 +30,22 @@ int sectors_populate(struct sectors *sectors, const struct sg *sg, uint64_t sect
 int sectors_zero(struct sectors *sectors, uint64_t sector, uint64_t count);
 int sectors_drop(struct sectors *sectors, uint64_t sector, uint64_t count);
 
+/*
+ * sectors_zero() and sectors_drop() of ranges with much data in them, a piece at a time, for a task
+ * that lets others run meanwhile. Filled by the caller but for `done`, which begins zeroed.
+ */
+struct sectors_clear {
+	uint64_t sector, count;
+	enum layer_state state; /* LAYER_ZEROES or LAYER_ABSENT */
+	struct {
+		unsigned shards;
+		uint64_t cells; /* of the next shard, and those that are no part of the range */
+	} done;
+};
+
+/* 1: there is more to do; 0: all is done; or an error as above. */
+int sectors_clear_some(struct sectors *sectors, struct sectors_clear *clear);
+
 /* As struct layer_ops says of read() and run(). */
 void sectors_read(struct sectors *sectors, const struct sg *sg, uint64_t sector,
 		  struct layer_gaps *gaps);
@@ -41,5 +57,12 @@ struct sectors_memory {
 };
 
 void sectors_memory(const struct sectors *sectors, struct sectors_memory *memory);
+
+struct sectors_present {
+	uint64_t data, zeroes; /* sectors */
+};
+
+/* How many sectors are there, by state. */
+void sectors_present(struct sectors *sectors, struct sectors_present *present);
 
 #endif
