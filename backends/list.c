@@ -3,7 +3,7 @@
 #include <string.h>
 
 extern const struct driver file_driver, ram_driver, null_driver, striped_driver, crypt_driver,
-	layered_driver, prwrap_driver, fault_driver, delay_driver;
+	layered_driver, sqlite_driver, prwrap_driver, fault_driver, delay_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {
@@ -13,6 +13,7 @@ const struct driver *const drivers[] = {
 	&striped_driver,
 	&crypt_driver,
 	&layered_driver,
+	&sqlite_driver,
 	&prwrap_driver,
 	&fault_driver,
 	&delay_driver,

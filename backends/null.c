@@ -106,6 +106,7 @@ const struct driver null_driver = {
 	.summary = "reads zeros, drops writes (for benchmarks)",
 	.options = null_options,
 	.config_size = sizeof(struct null_config),
+	.is_volatile = true,
 	.open = null_open,
 	.close = null_close,
 	.read = null_read,

@@ -91,6 +91,9 @@ int config_open_node(struct config *config, struct config_node *node, unsigned o
  */
 int config_below_flags(const struct config_node *node, unsigned open_flags, unsigned index);
 
+/* Whether [node] is made of layers (core/layer.h). */
+bool config_takes_layers(const struct config_node *node);
+
 /* The node called @name, or NULL. */
 struct config_node *config_find(const struct config *config, const char *name);
 

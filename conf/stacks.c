@@ -94,6 +94,13 @@ int config_below_flags(const struct config_node *node, unsigned open_flags, unsi
 	return (int)flags;
 }
 
+bool config_takes_layers(const struct config_node *node)
+{
+	int flags = node->below_count > 0 ? config_below_flags(node, 0, 0) : 0;
+
+	return flags > 0 && (flags & DISK_OPEN_LAYER);
+}
+
 /* A layer is a layer of all that stand on it, or of none. */
 static int check_layer(const struct config *config, const struct config_node *node,
 		       unsigned layer_users, FILE *errors)

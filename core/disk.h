@@ -90,9 +90,12 @@ enum disk_open_flags {
 	DISK_OPEN_READ_ONLY = 1 << 0,
 	/* Change nothing: look, fill the geometry, open nothing for writing. */
 	DISK_OPEN_CHECK = 1 << 1,
-	DISK_OPEN_LAYER = 1 << 2, /* a layered disk will stand on it (core/layer.h) */
-	DISK_OPEN_COMMAND =
-		1 << 3, /* by a command, for a moment: start nothing in the background */
+	/* A layered disk will stand on it (core/layer.h): with it, as what. */
+	DISK_OPEN_LAYER = 1 << 2,
+	DISK_OPEN_CACHE = 1 << 3,
+	DISK_OPEN_WRITE_THROUGH = 1 << 4,
+	/* By a command, for a moment: start nothing in the background. */
+	DISK_OPEN_COMMAND = 1 << 5,
 };
 
 /*
@@ -154,8 +157,7 @@ struct driver {
 	/*
 	 * What of enum disk_open_flags the disk below, number @index of those called @names, is to be
 	 * opened with, besides those of its own node. @config is the driver's, @open_flags are those
-	 * of the disk itself. One that is not to be read-only although the disk is holds nothing but
-	 * copies: it is a cache. NULL: DISK_OPEN_READ_ONLY where the disk is.
+	 * of the disk itself. NULL: DISK_OPEN_READ_ONLY where the disk is.
 	 */
 	unsigned (*below_flags)(const void *config, unsigned open_flags, const char *const *names,
 				unsigned index);

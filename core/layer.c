@@ -118,8 +118,20 @@ static int run_of_last(struct disk *disk, uint64_t sector, uint64_t count, struc
 	return error;
 }
 
-int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t sector, uint64_t count,
-		struct layer_place *place)
+/* As layer_run(), for layer @index of a list. */
+static int run_in_list(struct disk *const *layers, unsigned layer_count, uint64_t skip,
+		       unsigned index, uint64_t sector, uint64_t count, struct layer_run *run)
+{
+	if (index == layer_count - 1)
+		return run_of_last(layers[index], sector, count, run);
+	if (index >= 64 || !(skip >> index & 1))
+		return layer_run(layers[index], sector, count, run);
+	*run = (struct layer_run){.state = LAYER_ABSENT, .count = count};
+	return 0;
+}
+
+int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t skip, uint64_t sector,
+		uint64_t count, struct layer_place *place)
 {
 	struct layer_run run = {.state = LAYER_ABSENT, .count = count};
 	unsigned index;
@@ -133,9 +145,7 @@ int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t secto
 			break;
 		}
 		run.count = min_u64(run.count, end - sector);
-		error = index == layer_count - 1
-				? run_of_last(layers[index], sector, run.count, &run)
-				: layer_run(layers[index], sector, run.count, &run);
+		error = run_in_list(layers, layer_count, skip, index, sector, run.count, &run);
 		if (error)
 			return error;
 		if (run.state != LAYER_ABSENT)

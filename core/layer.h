@@ -86,6 +86,13 @@ struct layer_ops {
 	/* The run that begins at @sector, cut at @count sectors at the latest; neighbours may be in
 	 * the same state. */
 	int (*run)(struct disk *disk, uint64_t sector, uint64_t count, struct layer_run *run);
+	/*
+	 * What the layer holds is being moved into @below, a disk below it (core/commit.h): @begin,
+	 * before anything there is changed, so that a layer that remembers what it was made over
+	 * does not refuse it from here on; else when all has been moved. Durable when it returns; it
+	 * may be begun again without having ended. NULL: it remembers nothing.
+	 */
+	int (*below_changes)(struct disk *disk, struct disk *below, bool begin);
 };
 
 /* Whether the disk is a layer; others have every sector. */
@@ -119,9 +126,12 @@ struct layer_place {
 	struct layer_run run; /* LAYER_DATA or LAYER_ZEROES; neighbours may be of the same sort */
 };
 
-/* As layer_run() of each; holes of a disk that is no layer are zeros. The sectors are inside the
- * first layer. */
-int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t sector, uint64_t count,
-		struct layer_place *place);
+/*
+ * As layer_run() of each; holes of a disk that is no layer are zeros. Layer i is passed by as if it
+ * had nothing if bit i of @skip is set: for copies of what is below them. The sectors are inside
+ * the first layer.
+ */
+int layers_find(struct disk *const *layers, unsigned layer_count, uint64_t skip, uint64_t sector,
+		uint64_t count, struct layer_place *place);
 
 #endif

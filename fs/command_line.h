@@ -9,6 +9,8 @@
 enum mode {
 	MODE_MOUNT,
 	MODE_CHECK,
+	MODE_MAP,
+	MODE_COMMIT,
 	MODE_HELP,
 	MODE_DRIVERS,
 	MODE_VERSION,
@@ -17,6 +19,7 @@ enum mode {
 struct command_line {
 	enum mode mode;
 	bool foreground;
+	bool json;
 	char *options; /* of all -o, joined by commas, to be freed; NULL: none */
 	const char *arguments[2];
 	int argument_count;

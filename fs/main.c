@@ -21,6 +21,7 @@
 #include "fs/daemon.h"
 #include "fs/mount.h"
 #include "fs/mountpoint.h"
+#include "fs/offline.h"
 #include "fs/options.h"
 #include "fs/settings.h"
 
@@ -32,6 +33,9 @@ static void help(void)
 	      "  -f            stay in the foreground, log to stderr\n"
 	      "  -o OPTIONS    settings of the [diskfs] section, and options of mount(8)\n"
 	      "  --check       open nothing for writing, print the stacks or the errors\n"
+	      "  map           which layer of the disk NODE has which range; --json: as JSON\n"
+	      "  commit        move what the layer NODE holds, or the top layer of the disk NODE,\n"
+	      "                down into the disk below it\n"
 	      "  --help        this text, or the options of DRIVER\n"
 	      "  --drivers     the drivers that there are\n"
 	      "  --version     the version\n"
@@ -111,35 +115,6 @@ static void flush_disks(void *argument)
 static void complain(const struct err *err)
 {
 	fprintf(stderr, "diskfs: %s%s%s\n", err->key, *err->key ? ": " : "", err->text);
-}
-
-/* ---- diskfs --check ---- */
-
-static int check(const char *path)
-{
-	struct settings settings = {0};
-	struct disks_call call = {.open_flags = DISK_OPEN_CHECK};
-	struct err err;
-	int status = EXIT_FAILURE;
-
-	options_init(settings_options, &settings);
-	call.config = config_load(path, drivers, settings_options, &settings, stderr);
-	if (call.config && settings_resolve(&settings, &err) < 0) {
-		config_report(call.config, "diskfs", &err, stderr);
-	} else if (call.config && workers_start(1, &err) < 0) {
-		complain(&err);
-	} else if (call.config) {
-		worker_call(worker_get(0), open_disks, &call);
-		if (call.result == 0) {
-			config_print(call.config, stdout);
-			worker_call(worker_get(0), close_disks, &call);
-			status = EXIT_SUCCESS;
-		}
-		workers_stop();
-	}
-	config_free(call.config);
-	options_free(settings_options, &settings);
-	return status;
 }
 
 /* ---- diskfs CONFIG MOUNTPOINT ---- */
@@ -277,12 +252,26 @@ int main(int argc, char **argv)
 		free(line.options);
 		return EXIT_FAILURE;
 	}
+
+	struct offline offline = {
+		.path = line.arguments[0],
+		.drivers = drivers,
+		.node = line.arguments[1],
+		.json = line.json,
+	};
+
 	switch (line.mode) {
 	case MODE_MOUNT:
 		status = mount_command(&line);
 		break;
 	case MODE_CHECK:
-		status = check(line.arguments[0]);
+		status = offline_run(&offline, check_command);
+		break;
+	case MODE_MAP:
+		status = offline_run(&offline, map_command);
+		break;
+	case MODE_COMMIT:
+		status = offline_run(&offline, commit_command);
 		break;
 	case MODE_HELP:
 		status = EXIT_SUCCESS;

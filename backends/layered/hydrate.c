@@ -95,7 +95,7 @@ static int look(const struct walk *walk, uint64_t *nothing, uint64_t *piece)
 	*nothing = run.count;
 	if (error || run.state != LAYER_ABSENT)
 		return error;
-	error = layers_find(below, below_count, walk->sector, run.count, &place);
+	error = layers_find(below, below_count, 0, walk->sector, run.count, &place);
 	*piece = place.run.count;
 	*nothing = place.run.state == LAYER_ZEROES ? place.run.count : 0;
 	return error;

@@ -42,12 +42,17 @@ static unsigned layered_below_flags(const void *values, unsigned open_flags,
 {
 	const struct layered_config *config = values;
 	bool is_written = !(open_flags & DISK_OPEN_READ_ONLY);
+	unsigned flags = DISK_OPEN_LAYER;
 
 	for (unsigned i = 0; i < index; i++)
 		is_written &= list_has(&config->write_through, names[i]);
-	if (is_written || list_has(&config->read_cache, names[index]))
-		return DISK_OPEN_LAYER;
-	return DISK_OPEN_LAYER | DISK_OPEN_READ_ONLY;
+	if (list_has(&config->read_cache, names[index]))
+		flags |= DISK_OPEN_CACHE;
+	else if (!is_written)
+		flags |= DISK_OPEN_READ_ONLY;
+	if (list_has(&config->write_through, names[index]))
+		flags |= DISK_OPEN_WRITE_THROUGH;
+	return flags;
 }
 
 /* Each name in the value of @key is a disk below. */
@@ -86,12 +91,16 @@ static int set_roles(struct disk *disk, struct err *err)
 	layered->write_layers = 1;
 	for (unsigned i = 0; i < disk->below_count; i++) {
 		struct layered_layer *layer = &layered->layers[i];
+		bool is_below;
 
 		layer->read_cache = list_has(&config->read_cache, disk->below[i]->name);
 		layer->write_through = list_has(&config->write_through, disk->below[i]->name);
 		if (layer->write_through && layered->write_layers == i + 1)
 			layered->write_layers++;
-		layered->caches_below |= layer->read_cache && i >= layered->write_layers;
+		is_below = i >= layered->write_layers;
+		layered->caches_below |= layer->read_cache && is_below;
+		if (layer->write_through || (layer->read_cache && is_below))
+			layered->copies |= (uint64_t)1 << i;
 	}
 	return 0;
 }
@@ -292,15 +301,17 @@ static void layered_close(struct disk *disk)
 /* Runs that one call looks at. */
 #define EXTENT_RUNS 64
 
+/* Copies are passed by: a hole is a hole, also where zeros of it are kept. */
 static int layered_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent)
 {
+	const struct layered *layered = disk->state;
 	struct extent found = {.count = 0};
 
 	for (unsigned i = 0; i < EXTENT_RUNS && found.count < count; i++) {
 		struct layer_place place;
 		enum extent_kind kind;
-		int error = layers_find(disk->below, disk->below_count, sector + found.count,
-					count - found.count, &place);
+		int error = layers_find(disk->below, disk->below_count, layered->copies,
+					sector + found.count, count - found.count, &place);
 
 		if (error)
 			return error;
@@ -321,10 +332,9 @@ static int layered_allocated(struct disk *disk, uint64_t *bytes)
 	uint64_t sum = 0, one;
 
 	for (unsigned i = 0; i < disk->below_count; i++) {
-		const struct layered_layer *layer = &layered->layers[i];
 		int error;
 
-		if (layer->write_through || (layer->read_cache && i >= layered->write_layers))
+		if (layered->copies >> i & 1)
 			continue;
 		error = disk_allocated(disk->below[i], &one);
 		if (error)

@@ -10,7 +10,7 @@
 #include "core/layer.h"
 #include "core/log.h"
 
-/* The most layers of one disk. */
+/* The most layers of one disk: as many as a uint64_t has bits. */
 #define LAYERS_MAX 64
 
 struct layered_config {
@@ -68,6 +68,7 @@ struct layered {
 	/* How many layers, from the top, take writes: those that are written through, and one more. */
 	unsigned write_layers;
 	bool caches_below; /* a cache is below those */
+	uint64_t copies;   /* a bit for each layer that holds nothing but copies of what is below */
 	/* Where there are several: a change has its range to itself, against other changes and
 	 * populations. */
 	struct range_lock write_lock;

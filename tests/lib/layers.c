@@ -15,6 +15,8 @@ static struct fake_layer *fake_of(struct disk *disk)
 	return *(struct fake_layer **)disk->config;
 }
 
+static _Atomic uint64_t fake_calls;
+
 /* Notes a call, waits as told; returns the error that it shall have. */
 static int fake_note(struct disk *disk, enum fake_op op, uint64_t sector, uint64_t count,
 		     unsigned flags, const struct sg *sg)
@@ -22,18 +24,34 @@ static int fake_note(struct disk *disk, enum fake_op op, uint64_t sector, uint64
 	struct fake_layer *fake = fake_of(disk);
 	struct sg rest = sg ? *sg : (struct sg){.len = 0};
 	size_t length;
-	struct fake_call call = {op, sector, count, flags, sg_next(&rest, &length), task_self()};
+	struct fake_call call = {
+		.op = op,
+		.sector = sector,
+		.count = count,
+		.flags = flags,
+		.memory = sg_next(&rest, &length),
+		.task = task_self(),
+		.order = atomic_fetch_add(&fake_calls, 1),
+	};
+	unsigned number;
+	uint64_t yields;
 
 	pthread_mutex_lock(&fake->mutex);
-	fake->counts[op]++;
+	number = fake->counts[op]++;
+	yields = random_at((uint64_t)op, number) % (fake->yields + 1);
 	if (fake->call_count < FAKE_CALLS_MAX)
 		fake->calls[fake->call_count++] = call;
 	pthread_mutex_unlock(&fake->mutex);
-	for (unsigned i = 0; i < fake->yields; i++)
+	for (; yields > 0; yields--)
 		task_yield();
 	while (atomic_load(&fake->hold[op]))
 		task_sleep_ns(NS_PER_US * 100);
-	return atomic_load(&fake->errors[op]);
+	return number >= fake->errors_after ? atomic_load(&fake->errors[op]) : 0;
+}
+
+char *fake_memory(struct fake_layer *fake)
+{
+	return fake->data;
 }
 
 static char *fake_data(struct fake_layer *fake, uint64_t sector)
@@ -310,8 +328,9 @@ struct disk *fake_open_disk(struct fake_layer *fake, unsigned flags, struct err 
 
 /* Opens the disks below, with the flags that the layered disk wants. */
 static bool open_below(struct layers *layers, const struct driver *driver, const void *config,
-		       unsigned open_flags, struct err *err)
+		       const struct layers_options *options, struct err *err)
 {
+	unsigned open_flags = options->open_flags;
 	const char *names[LAYERS_OF_TEST];
 	unsigned count = layers->count + layers->has_bottom;
 
@@ -321,6 +340,8 @@ static bool open_below(struct layers *layers, const struct driver *driver, const
 		unsigned flags = driver->below_flags(config, open_flags, names, i) |
 				 (open_flags & (DISK_OPEN_CHECK | DISK_OPEN_COMMAND));
 
+		if (options->all_writable)
+			flags &= ~(unsigned)DISK_OPEN_READ_ONLY;
 		layers->disks[i] = i < layers->count
 					   ? fake_open_disk(&layers->fakes[i], flags, err)
 					   : probe_open(&layers->bottom, flags, NULL, err);
@@ -350,7 +371,7 @@ struct disk *layers_try(struct layers *layers, const struct layers_options *opti
 	config = driver_config(driver, (const char *const(*)[2])given, count, err);
 	if (!config)
 		return NULL;
-	if (open_below(layers, driver, config, options->open_flags, err)) {
+	if (open_below(layers, driver, config, options, err)) {
 		layers->disk = disk_open(driver, "layered", config, options->open_flags,
 					 layers->disks, layers->disk_count, err);
 	} else {

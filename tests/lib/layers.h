@@ -30,6 +30,7 @@ struct fake_call {
 	unsigned flags;
 	const void *memory; /* where the data of the first sector is, or goes to */
 	const struct task *task;
+	uint64_t order; /* among the calls of all fakes */
 };
 
 #define FAKE_CALLS_MAX 1024
@@ -43,8 +44,9 @@ struct fake_layer {
 	uint64_t sector_count; /* 0: that of the disk below */
 	const char *attach_error;
 	_Atomic int errors[FAKE_OPS];
+	unsigned errors_after;	    /* so many calls of the same operation come first */
 	atomic_bool hold[FAKE_OPS]; /* after the call has been noted, before it acts */
-	unsigned yields;	    /* how often each operation lets others run before it acts */
+	unsigned yields; /* how often, at most, each operation lets others run before it acts */
 
 	/* What it has seen. */
 	struct disk *disk;
@@ -82,6 +84,7 @@ void layers_destroy(struct layers *layers);
 struct layers_options {
 	const char *read_cache, *write_through, *hydrate;
 	unsigned open_flags;
+	bool all_writable; /* none is opened read-only because nobody writes to it */
 };
 
 /* Opens all of it, as conf/ would; NULL with a sentence in @err. In a task, as all that follows. */
@@ -102,6 +105,8 @@ struct disk *fake_open_disk(struct fake_layer *fake, unsigned flags, struct err 
 /* Changes a fake's sectors past all layers; @data may be NULL for states without. */
 void fake_set(struct fake_layer *fake, uint64_t sector, uint64_t count, enum layer_state state,
 	      const void *data);
+/* Its sectors, whatever their state. */
+char *fake_memory(struct fake_layer *fake);
 bool fake_is(struct fake_layer *fake, uint64_t sector, uint64_t count, enum layer_state state);
 
 /* Requests to the layered disk; they return its error. */

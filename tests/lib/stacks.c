@@ -80,6 +80,53 @@ const struct stack stacks[] = {
 	 FILE_FLAGS},
 	{"delay on file read-only", "delay read_delay=10us (file)", STACK_READ_ONLY | STACK_LASTS},
 
+	{"layered, ram alone", "layered (ram)", RAM_FLAGS},
+	{"layered, file alone", "layered (file)", FILE_FLAGS},
+	{"layered, ram on file", "layered (ram, file memory)", RAM_FLAGS},
+	{"layered, ram on noise", "layered (ram, file memory noise)", STACK_WHOLE_READS},
+	{"layered, ram on ram", "layered (ram, ram as=below)", RAM_FLAGS},
+	{"layered, with a cache", "layered read_cache=c (ram, ram as=c, file memory noise)",
+	 STACK_WHOLE_READS},
+	{"layered, with a cache that is filled",
+	 "layered read_cache=c hydrate=20M (ram, ram as=c, file direct=yes noise)",
+	 STACK_WHOLE_READS},
+	{"layered, a cache read-only", "layered read_cache=c (ram as=c, file)",
+	 STACK_READ_ONLY | STACK_LASTS},
+	{"layered, a diff that is a cache", "layered read_cache=c (ram as=c, file memory noise)",
+	 STACK_WHOLE_READS},
+	{"layered, written through", "layered write_through=c read_cache=c (ram as=c, file)",
+	 FILE_FLAGS},
+	{"layered, written through to ram", "layered write_through=c (ram as=c, ram)", RAM_FLAGS},
+	{"layered, written through twice",
+	 "layered write_through=a+b read_cache=b hydrate=10M (ram as=a, ram as=b, file "
+	 "direct=yes)",
+	 FILE_FLAGS},
+	{"layered, written through to a fault",
+	 "layered write_through=c read_cache=c (ram as=c, fault (file memory))", FILE_FLAGS},
+	{"layered, four deep",
+	 "layered read_cache=c (ram, ram as=b, ram as=c, ram as=d, file memory noise)",
+	 STACK_WHOLE_READS},
+	{"layered on layered on layered",
+	 "layered read_cache=c (ram, ram as=c, layered (ram, layered (ram, file noise)))",
+	 STACK_WHOLE_READS},
+
+	{"layered, sqlite alone", "layered (sqlite memory)", FILE_FLAGS | STACK_WHOLE_READS},
+	{"layered, sqlite on file", "layered (sqlite, file)", FILE_FLAGS | STACK_WHOLE_READS},
+	{"layered, sqlite on noise", "layered (sqlite memory, file memory noise)",
+	 STACK_LASTS | STACK_WHOLE_READS},
+	{"layered, sqlite on ram on noise", "layered (sqlite memory, ram, file noise)",
+	 STACK_LASTS | STACK_WHOLE_READS},
+	{"layered, ram on a cache in sqlite on file",
+	 "layered read_cache=c (ram, sqlite as=c memory, file memory noise)", STACK_WHOLE_READS},
+	{"layered, ram on a small cache in sqlite on file",
+	 "layered read_cache=c hydrate=10M (ram, sqlite as=c limit=1M memory, file memory noise)",
+	 STACK_WHOLE_READS},
+	{"layered, a cache in sqlite read-only", "layered read_cache=c (sqlite as=c memory, file)",
+	 STACK_READ_ONLY | STACK_LASTS},
+	{"layered, sqlite written through",
+	 "layered write_through=c read_cache=c (sqlite as=c limit=1M memory, file memory)",
+	 FILE_FLAGS},
+
 	/* Mixed. */
 	{"striped on ram and file", "striped chunk_size=20K (ram, file memory)", STACK_SPARSE},
 	{"striped on limits",
@@ -123,6 +170,27 @@ const struct stack stacks[] = {
 	 RAM_FLAGS},
 	{"prwrap on striped on prwrap",
 	 "prwrap port (striped chunk_size=12K (prwrap (ram), delay (ram)))", RAM_FLAGS},
+	{"crypt on layered", CRYPT "(layered (ram, file memory noise))", RAM_CRYPT_FLAGS},
+	{"layered on crypt", "layered (ram, " CRYPT "(file memory noise))", STACK_WHOLE_READS},
+	{"layered on striped",
+	 "layered (ram, striped chunk_size=16K (file memory noise, file noise))",
+	 STACK_WHOLE_READS},
+	{"fault on layered on delay",
+	 "fault (layered read_cache=c (ram, ram as=c, delay read_delay=10us jitter=50us (ram)))",
+	 RAM_FLAGS},
+	{"limits on layered on limits",
+	 "limits max_transfer=20K max_segments=2 (layered (ram, limits max_transfer=8K "
+	 "max_segments=3 memory_align=512 (ram)))",
+	 RAM_FLAGS},
+	{"crypt on layered on striped, written through",
+	 CRYPT_PASS "(layered write_through=c read_cache=c (ram as=c, striped chunk_size=8K "
+		    "(file memory, delay write_delay=10us (file memory))))",
+	 FILE_FLAGS},
+	{"crypt on layered on striped",
+	 CRYPT "(layered (sqlite memory, striped chunk_size=8K (file memory noise, file noise)))",
+	 FILE_CRYPT_FLAGS},
+	{"fault on layered, sqlite on file", "fault (layered (sqlite memory, file memory))",
+	 FILE_FLAGS | STACK_WHOLE_READS},
 	{"five deep",
 	 "delay (striped chunk_size=16K (fault (delay write_delay=10us (ram)), "
 	 "striped chunk_size=4K (ram, limits fua=no (ram))))",
@@ -147,15 +215,22 @@ const size_t stacks_count = ARRAY_SIZE(stacks);
 /* ---- The text of a stack. ---- */
 
 #define WORD_MAX  48
-#define WORDS_MAX 5
+#define WORDS_MAX 6
+#define VALUE_MAX 200
+
+struct setting {
+	char key[WORD_MAX], value[VALUE_MAX];
+};
 
 /* One disk of a stack. */
 struct node {
 	char driver[WORD_MAX];
-	char options[WORDS_MAX][2][WORD_MAX]; /* key, value */
+	char name[WORD_MAX];
+	struct setting options[WORDS_MAX];
 	unsigned option_count;
 	enum stack_place place;
 	unsigned tail;
+	bool noise;
 	bool port;
 	struct node *below[INSTANCE_DISKS_MAX];
 	unsigned below_count;
@@ -170,18 +245,23 @@ static void node_option(struct node *node, const char *key, const char *value)
 {
 	assert(node->option_count < WORDS_MAX);
 
-	char(*option)[WORD_MAX] = node->options[node->option_count++];
+	struct setting *option = &node->options[node->option_count++];
 
-	snprintf(option[0], WORD_MAX, "%s", key);
-	snprintf(option[1], WORD_MAX, "%s", value);
+	snprintf(option->key, sizeof(option->key), "%s", key);
+	snprintf(option->value, sizeof(option->value), "%s", value);
 }
 
 static void node_word(struct node *node, char *word)
 {
 	char *value = strchr(word, '=');
 
-	if (!node->driver[0])
+	if (!node->driver[0]) {
 		memcpy(node->driver, word, WORD_MAX);
+		memcpy(node->name, word, WORD_MAX);
+	} else if (strncmp(word, "as=", 3) == 0)
+		snprintf(node->name, WORD_MAX, "%s", value + 1);
+	else if (strcmp(word, "noise") == 0)
+		node->noise = true;
 	else if (strcmp(word, "memory") == 0)
 		node->place = PLACE_MEMORY;
 	else if (strcmp(word, "port") == 0)
@@ -191,6 +271,8 @@ static void node_word(struct node *node, char *word)
 	else {
 		assert(value);
 		*value = '\0';
+		for (char *plus = value + 1; (plus = strchr(plus, '+'));)
+			*plus = ',';
 		node_option(node, word, value + 1);
 	}
 }
@@ -203,7 +285,7 @@ static struct node *tree_parse(struct tree *tree, const char **at)
 	char word[WORD_MAX];
 	int length;
 
-	while (sscanf(*at, " %47[a-zA-Z0-9_=./-]%n", word, &length) == 1) {
+	while (sscanf(*at, " %47[a-zA-Z0-9_=+./-]%n", word, &length) == 1) {
 		*at += length;
 		node_word(node, word);
 	}
@@ -263,6 +345,19 @@ static void file_fill(int fd, uint64_t size)
 	free(data);
 }
 
+/* What SQLite puts beside a file. */
+static const char *const beside[] = {"", "-wal", "-shm", "-journal"};
+
+static void file_remove(const char *path)
+{
+	char name[220];
+
+	for (size_t i = 0; i < ARRAY_SIZE(beside); i++) {
+		snprintf(name, sizeof(name), "%s%s", path, beside[i]);
+		unlink(name);
+	}
+}
+
 static bool file_make(const struct instance *instance, const struct node *node, uint64_t size,
 		      char path[static 200])
 {
@@ -273,7 +368,7 @@ static bool file_make(const struct instance *instance, const struct node *node, 
 	if (!CHECK(fd >= 0))
 		return false;
 	CHECK_EQ(ftruncate(fd, (off_t)(size + node->tail)), 0);
-	if (instance->stack->flags & STACK_READ_ONLY)
+	if (node->noise || (instance->stack->flags & STACK_READ_ONLY))
 		file_fill(fd, size);
 	close(fd);
 	return true;
@@ -338,8 +433,8 @@ static uint64_t size_below(const struct driver *driver, const struct node *node,
 	if (!found)
 		return size;
 	for (unsigned i = 0; i < node->option_count; i++)
-		if (strcmp(node->options[i][0], found->name) == 0)
-			text = node->options[i][1];
+		if (strcmp(node->options[i].key, found->name) == 0)
+			text = node->options[i].value;
 	option = *found;
 	option.offset = 0;
 	CHECK_EQ(option_parse(&option, text, NULL, &chunk, &err), 0);
@@ -351,8 +446,9 @@ static uint64_t size_below(const struct driver *driver, const struct node *node,
 static bool add_options(struct instance *instance, const struct driver *driver, struct node *node,
 			uint64_t size)
 {
-	bool is_file = option_find(driver->options, "path");
-	char text[24];
+	bool has_path = option_find(driver->options, "path");
+	bool is_file = has_path && !driver->layer;
+	char text[24], *path;
 
 	if (option_find(driver->options, "sector_size") && node->below_count == 0) {
 		snprintf(text, sizeof(text), "%u", instance->sector_size);
@@ -363,9 +459,16 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 			 (unsigned long long)align_down(size, instance->sector_size));
 		node_option(node, "size", text);
 	}
-	assert(!is_file || instance->file_count < INSTANCE_FILES_MAX);
-	return !is_file || instance->paths[instance->file_count][0] ||
-	       file_make(instance, node, size, instance->paths[instance->file_count]);
+	assert(!has_path || instance->file_count < INSTANCE_FILES_MAX);
+	path = instance->paths[instance->file_count];
+	if (!has_path || path[0])
+		return true;
+	if (!file_make(instance, node, size, path))
+		return false;
+	/* A layer makes its file itself. */
+	if (!is_file)
+		file_remove(path);
+	return true;
 }
 
 static struct disk *instance_add(struct instance *instance, struct disk *disk)
@@ -376,47 +479,84 @@ static struct disk *instance_add(struct instance *instance, struct disk *disk)
 	return disk;
 }
 
+/* The options of a node, as they are now. */
+static void *node_config(const struct node *node, const struct driver *driver, struct err *err)
+{
+	const char *options[WORDS_MAX][2];
+
+	for (unsigned i = 0; i < node->option_count; i++) {
+		options[i][0] = node->options[i].key;
+		options[i][1] = node->options[i].value;
+	}
+	return driver_config(driver, (const char *const(*)[2])options, node->option_count, err);
+}
+
+/* What a node that is opened with @flags wants of the one below it, number @index; as in conf/. */
+static unsigned flags_below(const struct node *node, const struct driver *driver, unsigned flags,
+			    unsigned index)
+{
+	const char *names[INSTANCE_DISKS_MAX];
+	struct err err;
+	void *config;
+
+	if (!driver->below_flags)
+		return flags & DISK_OPEN_READ_ONLY;
+	for (unsigned i = 0; i < node->below_count; i++)
+		names[i] = node->below[i]->name;
+	config = node_config(node, driver, &err);
+	assert(config);
+	flags = driver->below_flags(config, flags, names, index);
+	options_free(driver->options, config);
+	free(config);
+	return flags;
+}
+
 /* Opens a disk on those below it, which are open. */
-static struct disk *node_open_on(struct instance *instance, struct node *node,
+static struct disk *node_open_on(struct instance *instance, struct node *node, unsigned flags,
 				 struct disk *const *below, struct err *err)
 {
 	const struct driver *driver = driver_named(node->driver);
-	const char *options[WORDS_MAX + 1][2];
-	unsigned flags = 0, count;
 	struct disk *disk;
+	void *config;
 
-	for (count = 0; count < node->option_count; count++) {
-		options[count][0] = node->options[count][0];
-		options[count][1] = node->options[count][1];
-	}
-	if (option_find(driver->options, "path")) {
-		options[count][0] = "path";
-		options[count++][1] = instance->paths[instance->file_count++];
-		flags = instance->stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0;
-	}
-	disk = driver_open_on(driver, (const char *const(*)[2])options, count, flags, below,
-			      node->below_count, err);
+	if (option_find(driver->options, "path"))
+		node_option(node, "path", instance->paths[instance->file_count++]);
+	config = node_config(node, driver, err);
+	if (!config)
+		return NULL;
+	disk = disk_open(driver, node->name, config, flags, below, node->below_count, err);
 	return instance_add(instance, disk);
 }
 
 static struct disk *node_open(struct instance *instance, struct node *node, uint64_t size,
-			      struct err *err)
+			      unsigned flags, struct err *err)
 {
 	const struct driver *driver = driver_named(node->driver);
 	uint64_t below_size = size_below(driver, node, size);
 	struct disk *below[INSTANCE_DISKS_MAX] = {NULL}, *disk;
 
 	for (unsigned i = 0; i < node->below_count; i++) {
-		below[i] = node_open(instance, node->below[i], below_size, err);
+		below[i] = node_open(instance, node->below[i], below_size,
+				     flags_below(node, driver, flags, i), err);
 		if (!below[i])
 			return NULL;
 	}
 	if (!add_options(instance, driver, node, size))
 		return NULL;
-	disk = node_open_on(instance, node, below, err);
+	disk = node_open_on(instance, node, flags, below, err);
 	if (disk && node->port)
 		disk = instance_add(instance, driver_open(driver->port, NULL, 0, 0, disk, err));
 	return disk;
+}
+
+/* Whether it begins with anything but zeros. */
+static bool is_noisy(const struct instance *instance, const struct tree *tree)
+{
+	bool noisy = instance->stack->flags & STACK_DENSE;
+
+	for (unsigned i = 0; i < tree->count; i++)
+		noisy |= tree->nodes[i].noise;
+	return noisy;
 }
 
 bool instance_open(struct instance *instance, const struct stack *stack, uint32_t sector_size,
@@ -430,11 +570,12 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 	instance->sector_size = sector_size;
 	instance->size = size;
 	instance->file_count = 0;
-	instance->disk = node_open(instance, &tree->nodes[0], size, &err);
-	free(tree);
-	if (instance->disk && is_new && (stack->flags & STACK_DENSE))
+	instance->disk = node_open(instance, &tree->nodes[0], size,
+				   stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0, &err);
+	if (instance->disk && is_new && is_noisy(instance, tree))
 		CHECK_OK(
 			disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk), 0));
+	free(tree);
 	if (instance->disk)
 		return true;
 	CHECK_TEXT(err.text, "");
@@ -453,7 +594,7 @@ void instance_remove(struct instance *instance)
 {
 	for (unsigned i = 0; i < INSTANCE_FILES_MAX; i++) {
 		if (instance->paths[i][0])
-			unlink(instance->paths[i]);
+			file_remove(instance->paths[i]);
 		instance->paths[i][0] = '\0';
 	}
 }

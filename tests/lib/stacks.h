@@ -32,8 +32,11 @@ struct stack {
 	/*
 	 * DRIVER [KEY=VALUE ...] [(STACK, ...)], as in "striped chunk_size=64K (ram, delay (file))".
 	 * Drivers are those of diskfs, and `limits` of limits.h. Sizes, sector sizes and paths are
-	 * added. What only `file` has: the word "memory" for a file in PLACE_MEMORY, and tail=N for
-	 * N bytes beyond its last sector. The word "port" stands for a port on top of the disk.
+	 * added. What only `file` has: the word "memory" for a file in PLACE_MEMORY, "noise" for one
+	 * that is full of it, which is written over with zeros when the stack is first opened, and
+	 * tail=N for N bytes beyond its last sector. The word "port" stands for a port on top of the
+	 * disk. as=NAME gives a disk another name than its driver's, for those who name the disks
+	 * below; a list of names is NAME+NAME.
 	 */
 	const char *text;
 	unsigned flags;

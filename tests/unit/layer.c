@@ -193,7 +193,7 @@ static bool find(struct layers *layers, uint64_t sector, uint64_t count, unsigne
 {
 	struct layer_place place;
 
-	return CHECK_OK(layers_find(layers->disks, layers->disk_count, sector, count, &place)) &&
+	return CHECK_OK(layers_find(layers->disks, layers->disk_count, 0, sector, count, &place)) &&
 	       CHECK_EQ(place.index, index) && CHECK_EQ(place.run.state, state) &&
 	       CHECK_EQ(place.run.count, found);
 }
@@ -226,6 +226,16 @@ static void test_find_task(void *argument)
 	find(&layers, 13, 3, 3, LAYER_ZEROES, 1);
 	find(&layers, 14, 2, 3, LAYER_ZEROES, 1); /* beyond the end of the second */
 	find(&layers, 15, 1, 0, LAYER_ZEROES, 1);
+
+	struct layer_place place;
+
+	/* Past the first layer, which still ends where it ends. */
+	CHECK_OK(layers_find(layers.disks, 3, 1, 2, 14, &place));
+	CHECK(place.index == 2 && place.run.state == LAYER_DATA && place.run.count == 2);
+	CHECK_OK(layers_find(layers.disks, 3, 3, 2, 14, &place));
+	CHECK(place.index == 2 && place.run.state == LAYER_DATA && place.run.count == 8);
+	CHECK_OK(layers_find(layers.disks, 3, 3, 12, 4, &place));
+	CHECK(place.index == 3 && place.run.state == LAYER_ZEROES && place.run.count == 2);
 	layers_finish(&layers);
 }
 RUN_IN_TASK(test_find)

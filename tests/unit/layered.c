@@ -232,6 +232,14 @@ RUN_IN_TASK(test_read_only)
 
 /* ---- How the disks below are opened. ---- */
 
+static unsigned flags_of(const char *name, const char *read_cache, const char *write_through,
+			 char wanted)
+{
+	return DISK_OPEN_LAYER | (wanted == 'r' ? DISK_OPEN_READ_ONLY : 0) |
+	       (read_cache && strstr(read_cache, name) ? DISK_OPEN_CACHE : 0) |
+	       (write_through && strstr(write_through, name) ? DISK_OPEN_WRITE_THROUGH : 0);
+}
+
 static void test_flags(void **state)
 {
 	static const struct {
@@ -269,8 +277,8 @@ static void test_flags(void **state)
 				 0);
 		for (unsigned j = 0; j < 4; j++)
 			CHECK_EQ(driver->below_flags(&config, cases[i].open_flags, names, j),
-				 DISK_OPEN_LAYER |
-					 (cases[i].wanted[j] == 'r' ? DISK_OPEN_READ_ONLY : 0));
+				 flags_of(names[j], cases[i].read_cache, cases[i].write_through,
+					  cases[i].wanted[j]));
 		options_free(driver->options, &config);
 	}
 	check_context(" ");
@@ -288,7 +296,7 @@ static void test_roles_task(void *argument)
 		CHECK_EQ(layers.fakes[0].role, LAYER_WRITE_THROUGH);
 		CHECK_EQ(layers.fakes[1].role, LAYER_WRITE_THROUGH | LAYER_CACHE);
 		CHECK_EQ(layers.fakes[2].role, LAYER_CACHE);
-		CHECK_EQ(layers.fakes[2].open_flags, DISK_OPEN_LAYER);
+		CHECK_EQ(layers.fakes[2].open_flags, DISK_OPEN_LAYER | DISK_OPEN_CACHE);
 		CHECK_EQ(layers.bottom.geometry.read_only, false);
 		CHECK(disk_is_read_only(layers.disks[3]));
 	}

@@ -1,0 +1,623 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A layer of the driver sqlite against a model: random changes, commits and restarts, alone and by
+ * many at once; what it promises to readers that run beside commits; how it keeps things.
+ *
+ *	SEED=n	replays a run
+ *	LONG=1	longer ones
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "backends/sqlite/sqlite.h"
+#include "core/task.h"
+#include "tests/lib/check.h"
+#include "tests/lib/run.h"
+#include "tests/lib/scratch.h"
+#include "tests/lib/sqlite.h"
+
+#define PATH "layer.diskfs"
+
+static uint64_t seed = 1;
+static unsigned factor = 1; /* how long a test lasts */
+
+static void forget_file(void)
+{
+	unlink(PATH);
+	unlink(PATH "-wal");
+	unlink(PATH "-shm");
+}
+
+/* ---- Random changes. ---- */
+
+/* Windows around the seams: the beginning, many chunks, far away, the end. */
+#define WINDOWS 3
+#define SIZE	((uint64_t)1 << 40)
+
+struct world {
+	struct sqlite_layer layer;
+	struct random random;
+	struct sqlite_model windows[WINDOWS];
+	uint32_t size; /* of a sector */
+};
+
+static bool world_open(struct world *world, uint32_t sector_size)
+{
+	static const uint64_t starts[] = {0, (SIZE / 2) - 3 * CHUNK_SIZE, SIZE};
+	static char text[24];
+	uint64_t count = max_u64(40, 6 * CHUNK_SIZE / sector_size);
+
+	snprintf(text, sizeof(text), "%u", sector_size);
+	*world = (struct world){
+		.layer = {.options = {{"path", PATH}, {"size", "1T"}, {"sector_size", text}},
+			  .role = LAYER_CACHE},
+		.random = {.state = seed * 1000 + sector_size},
+		.size = sector_size,
+	};
+	forget_file();
+	for (unsigned i = 0; i < WINDOWS; i++) {
+		uint64_t first = starts[i] / sector_size;
+
+		model_init(&world->windows[i], sector_size, i == WINDOWS - 1 ? first - count : first,
+			   count);
+	}
+	return sqlite_begin(&world->layer);
+}
+
+static void world_close(struct world *world)
+{
+	sqlite_end(&world->layer);
+	for (unsigned i = 0; i < WINDOWS; i++)
+		model_free(&world->windows[i]);
+}
+
+static bool world_check(struct world *world)
+{
+	for (unsigned i = 0; i < WINDOWS; i++)
+		if (!model_check(&world->windows[i], world->layer.disk))
+			return false;
+	return true;
+}
+
+/* All of the disk at once: the windows with it. */
+static bool world_clear(struct world *world, bool drop)
+{
+	struct disk *disk = world->layer.disk;
+	int error = drop ? layer_drop(disk, 0, disk_sector_count(disk))
+			 : disk_write_zeroes(disk, 0, disk_sector_count(disk), 0);
+
+	for (unsigned i = 0; i < WINDOWS; i++) {
+		struct sqlite_model *window = &world->windows[i];
+
+		memset(window->states, drop ? LAYER_ABSENT : LAYER_ZEROES, window->count);
+		memset(window->data, 0, window->count * window->size);
+	}
+	return CHECK_OK(error);
+}
+
+static bool world_step(struct world *world)
+{
+	struct random *random = &world->random;
+	struct sqlite_model *window = &world->windows[random_below(random, WINDOWS)];
+	uint64_t most = random_below(random, 3) ? 5 : window->count;
+	uint64_t sector = random_below(random, window->count);
+	uint64_t count = 1 + random_below(random, min_u64(most, window->count - sector));
+
+	switch (random_below(random, 24)) {
+	case 0:
+	case 1:
+		return CHECK_OK(disk_flush(world->layer.disk));
+	case 2:
+		return random_below(random, 8) || sqlite_again(&world->layer);
+	case 3:
+		return random_below(random, 8) || world_clear(world, random_below(random, 2));
+	case 4:
+	case 5:
+		return model_check_read(window, world->layer.disk, sector, count);
+	case 6:
+		return model_check_runs(window, world->layer.disk, sector, count);
+	default:
+		break;
+	}
+	return model_change(window, world->layer.disk,
+			    (enum model_op)random_below(random, MODEL_OPS), sector, count,
+			    random_next(random));
+}
+
+static void test_random_task(void *argument)
+{
+	static const uint32_t sizes[] = {512, 4096, 65536};
+
+	(void)argument;
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct world world;
+		bool good = world_open(&world, sizes[i]);
+
+		for (unsigned step = 0; step < 1500 * factor && good; step++) {
+			check_context("SEED=%" PRIu64 ", sectors of %u, step %u", seed, sizes[i],
+				      step);
+			good = world_step(&world) && (step % 16 || world_check(&world));
+		}
+		good = good && world_check(&world) && sqlite_again(&world.layer) &&
+		       world_check(&world);
+		world_close(&world);
+	}
+}
+RUN_IN_TASK(test_random)
+
+/* ---- Many at once. ---- */
+
+#define TASKS	   12
+#define OWN	   24 /* sectors of each */
+#define SHARED_MIB 4
+
+struct crowd {
+	struct sqlite_layer layer;
+	uint64_t rounds;
+};
+
+/*
+ * Each task has every twelfth sector, so that all share chunks and rows. Each knows exactly what its
+ * own are.
+ */
+static void crowd_task(unsigned index, void *argument)
+{
+	struct crowd *crowd = argument;
+	struct disk *disk = crowd->layer.disk;
+	struct random random = {.state = seed * 100 + index};
+	struct sqlite_model models[OWN];
+	bool good = true;
+
+	for (unsigned i = 0; i < OWN; i++)
+		model_init(&models[i], 512, i * TASKS + index, 1);
+	for (uint64_t i = 0; i < crowd->rounds && good; i++) {
+		struct sqlite_model *model = &models[random_below(&random, OWN)];
+
+		good = model_change(model, disk, (enum model_op)random_below(&random, MODEL_OPS), 0,
+				    1, random_next(&random));
+		if (random_below(&random, 10) == 0)
+			good = good && CHECK_OK(disk_flush(disk));
+		good = good && model_check(&models[random_below(&random, OWN)], disk);
+	}
+	for (unsigned i = 0; i < OWN; i++) {
+		good = good && model_check(&models[i], disk);
+		model_free(&models[i]);
+	}
+}
+
+static void begin_task(void *argument)
+{
+	sqlite_begin(argument);
+}
+
+static void end_task(void *argument)
+{
+	sqlite_end(argument);
+}
+
+static void test_crowd(void **state)
+{
+	struct crowd crowd = {
+		.layer = {.options = {{"path", PATH}, {"size", "4M"}}, .role = LAYER_CACHE},
+		.rounds = 150 * factor,
+	};
+
+	(void)state;
+	forget_file();
+	run_task(begin_task, &crowd.layer);
+	if (crowd.layer.disk)
+		run_tasks(TASKS, crowd_task, &crowd);
+	run_task(end_task, &crowd.layer);
+}
+
+/* ---- Readers beside commits. ---- */
+
+#define READERS	    6
+#define STAMPS	    8 /* sectors, one in each of several chunks */
+#define STAMP_EVERY 40
+
+struct race {
+	struct sqlite_layer layer;
+	_Atomic uint64_t acknowledged[STAMPS];
+	atomic_bool done;
+};
+
+static int put_stamp(struct disk *disk, unsigned stamp, uint64_t value)
+{
+	uint64_t data[64];
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, data, sizeof(data));
+
+	for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
+		data[i] = value;
+	return disk_write(disk, &sg, (uint64_t)stamp * STAMP_EVERY, 0);
+}
+
+/* What is read is never older than what was acknowledged before, never torn, never absent. */
+static void race_read(struct race *race, unsigned stamp)
+{
+	uint64_t data[64] = {0}, least = atomic_load(&race->acknowledged[stamp]);
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, data, sizeof(data));
+	struct layer_gaps gaps;
+
+	CHECK_OK(layer_read(race->layer.disk, &sg, (uint64_t)stamp * STAMP_EVERY, &gaps));
+	if (least == 0)
+		return;
+	CHECK_EQ(gaps.count, 0);
+	CHECK(data[0] >= least);
+	for (unsigned i = 1; i < ARRAY_SIZE(data); i++)
+		if (!CHECK_EQ(data[i], data[0]))
+			break;
+}
+
+static void race_write(struct race *race, struct random *random, uint64_t value)
+{
+	unsigned stamp = (unsigned)random_below(random, STAMPS);
+
+	if (!CHECK_OK(put_stamp(race->layer.disk, stamp, value)))
+		return;
+	atomic_store(&race->acknowledged[stamp], value);
+	if (random_below(random, 3) == 0)
+		CHECK_OK(disk_flush(race->layer.disk));
+}
+
+static void race_task(unsigned index, void *argument)
+{
+	struct race *race = argument;
+	struct random random = {.state = seed * 50 + index};
+
+	if (index > 0) {
+		while (!atomic_load(&race->done)) {
+			race_read(race, (unsigned)random_below(&random, STAMPS));
+			task_yield();
+		}
+		return;
+	}
+	for (uint64_t i = 1; i <= 600 * factor; i++)
+		race_write(race, &random, i);
+	atomic_store(&race->done, true);
+}
+
+static void test_race(void **state)
+{
+	struct race race = {.layer = {.options = {{"path", PATH}, {"size", "4M"}}}};
+
+	(void)state;
+	forget_file();
+	run_task(begin_task, &race.layer);
+	if (race.layer.disk)
+		run_tasks(READERS + 1, race_task, &race);
+	run_task(end_task, &race.layer);
+}
+
+/* A population never replaces what was written, whenever that was committed. */
+static void populate_task(unsigned index, void *argument)
+{
+	struct race *race = argument;
+	struct random random = {.state = seed * 70 + index};
+	char old[512];
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, old, sizeof(old));
+
+	if (index % 2 == 0) {
+		race_task(index, argument);
+		return;
+	}
+	memset(old, 0, sizeof(old));
+	while (!atomic_load(&race->done)) {
+		unsigned stamp = (unsigned)random_below(&random, STAMPS);
+		int error = layer_populate(race->layer.disk, &sg, (uint64_t)stamp * STAMP_EVERY);
+
+		CHECK(!error || error_errno(error) == EBUSY);
+		task_yield();
+	}
+}
+
+static void test_populate_race(void **state)
+{
+	struct race race = {
+		.layer = {.options = {{"path", PATH}, {"size", "4M"}}, .role = LAYER_CACHE}};
+
+	(void)state;
+	forget_file();
+	run_task(begin_task, &race.layer);
+	if (race.layer.disk)
+		run_tasks(READERS + 1, populate_task, &race);
+	run_task(end_task, &race.layer);
+}
+
+/* ---- How it is kept. ---- */
+
+static uint64_t rows(void)
+{
+	return (uint64_t)sqlite_sql(PATH, "SELECT count(*) FROM runs");
+}
+
+/* A discard of 1 TiB is one row, whatever it covers, and however it came about. */
+static void test_large_zeros_task(void *argument)
+{
+	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1T"}}};
+	struct sqlite_model model;
+	uint64_t count;
+
+	(void)argument;
+	forget_file();
+	if (!sqlite_begin(&layer))
+		return;
+	count = disk_sector_count(layer.disk);
+	model_init(&model, 512, 12345, 3000);
+	for (unsigned i = 0; i < 100; i++)
+		model_change(&model, layer.disk, MODEL_WRITE, i * 30, 1 + i % 30, i);
+	CHECK_OK(disk_flush(layer.disk));
+	CHECK_OK(disk_write_zeroes(layer.disk, 0, count, 0));
+	memset(model.states, LAYER_ZEROES, model.count);
+	memset(model.data, 0, model.count * 512);
+	model_check(&model, layer.disk);
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 1);
+	if (!sqlite_begin(&layer))
+		return;
+	model_check(&model, layer.disk);
+	/* A hole in it, and the hole closed again. */
+	model_change(&model, layer.disk, MODEL_WRITE, 7, 1, 5);
+	CHECK_OK(disk_flush(layer.disk));
+	model_check(&model, layer.disk);
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 3);
+	if (!sqlite_begin(&layer))
+		return;
+	model_change(&model, layer.disk, MODEL_ZERO, 7, 1, 0);
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 1);
+	/* Piece by piece. */
+	if (!sqlite_begin(&layer))
+		return;
+	CHECK_OK(layer_drop(layer.disk, 0, count));
+	for (unsigned i = 0; i < 64; i++) {
+		CHECK_OK(disk_unmap(layer.disk, count / 64 * (i * 5 % 64), count / 64));
+		CHECK_OK(disk_flush(layer.disk));
+	}
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 1);
+	model_free(&model);
+}
+RUN_IN_TASK(test_large_zeros)
+
+/* Writes into what there is stay in its rows; what is nothing but zeros takes no data. */
+static void test_rows_task(void *argument)
+{
+	struct sqlite_layer layer = {
+		.options = {{"path", PATH}, {"size", "1M"}, {"sector_size", "4K"}}};
+	struct sqlite_model model;
+
+	(void)argument;
+	forget_file();
+	if (!sqlite_begin(&layer))
+		return;
+	model_init(&model, 4096, 0, 256);
+	model_change(&model, layer.disk, MODEL_WRITE, 0, 16, 1);
+	CHECK_OK(disk_flush(layer.disk));
+	for (unsigned i = 0; i < 16; i++)
+		model_change(&model, layer.disk, MODEL_WRITE, i, 1, i + 9);
+	model_check(&model, layer.disk);
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 64 * KIB / CHUNK_SIZE);
+	CHECK_EQ(sqlite_sql(PATH, "SELECT runs FROM meta"), 64 * KIB / CHUNK_SIZE);
+	CHECK_EQ(sqlite_sql(PATH, "SELECT data_sectors FROM meta"), 16);
+	if (!sqlite_begin(&layer))
+		return;
+	model_check(&model, layer.disk);
+	CHECK_OK(disk_flush(layer.disk));
+	for (unsigned i = 0; i < 16; i++)
+		model_change(&model, layer.disk, MODEL_ZERO, i, 1, 0);
+	model_check(&model, layer.disk);
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 1);
+	CHECK_EQ(sqlite_sql(PATH, "SELECT data_sectors FROM meta"), 0);
+	model_free(&model);
+}
+RUN_IN_TASK(test_rows)
+
+static void test_zero_data_task(void *argument)
+{
+	static char zeros[256 * 1024];
+	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1M"}}};
+	struct layer_run run;
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, zeros, sizeof(zeros));
+
+	(void)argument;
+	forget_file();
+	if (!sqlite_begin(&layer))
+		return;
+	CHECK_OK(disk_write(layer.disk, &sg, 3, 0));
+	CHECK_OK(disk_flush(layer.disk));
+	CHECK_OK(layer_run(layer.disk, 0, 2048, &run));
+	CHECK_EQ(run.state, LAYER_ABSENT);
+	CHECK_EQ(run.count, 3);
+	CHECK_OK(layer_run(layer.disk, 3, 2045, &run));
+	CHECK_EQ(run.state, LAYER_ZEROES);
+	CHECK_EQ(run.count, 512);
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 1);
+}
+RUN_IN_TASK(test_zero_data)
+
+/* More than one transaction, more than the log may hold, more than what may be pending. */
+static void test_much_task(void *argument)
+{
+	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1G"}}};
+	struct sqlite *sqlite;
+	size_t length = MIB;
+	char *data = malloc(length), *back = malloc(length);
+	struct iovec iov;
+
+	(void)argument;
+	forget_file();
+	if (!sqlite_begin(&layer))
+		return;
+	sqlite = sqlite_of(layer.disk);
+	for (uint64_t i = 0; i < 96; i++) {
+		struct sg sg = sg_of(&iov, data, length);
+		uint64_t pending, memory;
+
+		pattern_fill(data, length, i % 80);
+		CHECK_OK(disk_write(layer.disk, &sg, i % 80 * (length / 512), 0));
+		pending_bytes(&sqlite->pending, &pending, &memory);
+		CHECK(memory < 20 * MIB);
+		CHECK(atomic_load(&sqlite->committer.wal_bytes) < 160 * MIB);
+	}
+	CHECK_OK(disk_flush(layer.disk));
+	CHECK(atomic_load(&sqlite->committer.checkpoints) > 0);
+	CHECK_EQ(atomic_load(&sqlite->file_data_bytes), 80 * MIB);
+	sqlite_again(&layer);
+	for (uint64_t i = 0; i < 80; i++) {
+		struct sg sg = sg_of(&iov, back, length);
+
+		pattern_fill(data, length, i);
+		CHECK_OK(disk_read(layer.disk, &sg, i * (length / 512)));
+		CHECK(memcmp(data, back, length) == 0);
+	}
+	CHECK_OK(layer_drop(layer.disk, 1, 80 * MIB / 512));
+	CHECK_OK(disk_flush(layer.disk));
+	CHECK_EQ(atomic_load(&sqlite_of(layer.disk)->file_data_bytes), 512);
+	sqlite_end(&layer);
+	free(data);
+	free(back);
+}
+RUN_IN_TASK(test_much)
+
+/* What nobody flushes goes into the file all the same. */
+static void test_idle_task(void *argument)
+{
+	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1M"}}};
+	struct sqlite_model model;
+	struct sqlite *sqlite;
+
+	(void)argument;
+	forget_file();
+	if (!sqlite_begin(&layer))
+		return;
+	sqlite = sqlite_of(layer.disk);
+	model_init(&model, 512, 0, 20);
+	for (unsigned round = 1; round <= 3; round++) {
+		model_change(&model, layer.disk, MODEL_WRITE, 0, 20, round);
+		for (unsigned i = 0; i < 1000 && atomic_load(&sqlite->committer.commits) < round; i++)
+			task_sleep_ns(NS_PER_S / 100);
+		CHECK_EQ(atomic_load(&sqlite->committer.commits), round);
+		CHECK_EQ(pending_newest(&sqlite->pending), 0);
+		if (round == 2) /* long enough for the watch to end */
+			task_sleep_ns(NS_PER_S / 2);
+	}
+	model_check(&model, layer.disk);
+	sqlite_end(&layer);
+	model_free(&model);
+}
+RUN_IN_TASK(test_idle)
+
+/* Concurrent flushes share commits. */
+static void flush_task(unsigned index, void *argument)
+{
+	struct sqlite_layer *layer = argument;
+	struct sqlite_model model;
+
+	model_init(&model, 512, index, 1);
+	for (unsigned i = 0; i < 20; i++) {
+		model_change(&model, layer->disk, MODEL_WRITE, 0, 1, i);
+		CHECK_OK(disk_flush(layer->disk));
+	}
+	model_check(&model, layer->disk);
+	model_free(&model);
+}
+
+static void test_shared_flush(void **state)
+{
+	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1M"}}};
+
+	(void)state;
+	forget_file();
+	run_task(begin_task, &layer);
+	if (layer.disk) {
+		run_tasks(32, flush_task, &layer);
+		CHECK(atomic_load(&sqlite_of(layer.disk)->committer.commits) < 32 * 20 / 2);
+	}
+	run_task(end_task, &layer);
+}
+
+/* ---- Alone. ---- */
+
+static void test_alone_task(void *argument)
+{
+	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "64M"}}, .alone = true};
+	struct sqlite_model model;
+	struct extent extent;
+
+	(void)argument;
+	forget_file();
+	if (!sqlite_begin(&layer))
+		return;
+	CHECK_EQ(disk_size(layer.disk), 64 * MIB);
+	CHECK_EQ(disk_sector_size(layer.disk), 512);
+	CHECK_EQ(layer.disk->geometry.physical_sector_size, 512);
+	CHECK_EQ(layer.disk->geometry.unmap, UNMAP_ZEROES);
+	CHECK(!layer.disk->geometry.fua && !layer.disk->geometry.has_id);
+	model_init(&model, 512, 1000, 100);
+	model_change(&model, layer.disk, MODEL_WRITE, 0, 100, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK_OK(disk_extent(layer.disk, 0, 5000, &extent));
+		CHECK_EQ(extent.kind, EXTENT_HOLE);
+		CHECK_EQ(extent.count, 1000);
+		CHECK_OK(disk_extent(layer.disk, 1000, 4000, &extent));
+		CHECK_EQ(extent.kind, EXTENT_DATA);
+		CHECK_EQ(extent.count, 100);
+		CHECK_OK(disk_flush(layer.disk));
+	}
+	CHECK_OK(disk_unmap(layer.disk, 0, disk_sector_count(layer.disk)));
+	CHECK_OK(disk_extent(layer.disk, 0, 5000, &extent));
+	CHECK_EQ(extent.kind, EXTENT_HOLE);
+	CHECK_EQ(extent.count, 5000);
+	sqlite_end(&layer);
+	CHECK_EQ(rows(), 0);
+	model_free(&model);
+}
+RUN_IN_TASK(test_alone)
+
+static int enter(void **state)
+{
+	const char *text = getenv("SEED");
+
+	if (text)
+		seed = strtoull(text, NULL, 0);
+	if (getenv("LONG") && getenv("LONG")[0])
+		factor = 10;
+	scratch_enter();
+	return setup_4_workers(state);
+}
+
+static int leave(void **state)
+{
+	teardown_workers(state);
+	scratch_leave();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_random),	      cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_race),	      cmocka_unit_test(test_populate_race),
+		cmocka_unit_test(test_large_zeros),   cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_zero_data),     cmocka_unit_test(test_much),
+		cmocka_unit_test(test_idle),	      cmocka_unit_test(test_shared_flush),
+		cmocka_unit_test(test_alone),
+	};
+
+	return cmocka_run_group_tests(tests, enter, leave);
+}
