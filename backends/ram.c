@@ -325,7 +325,6 @@ static const struct option ram_options[] = {
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct ram_config, limit),
 	 .min = MIB,
-	 .max = INT64_MAX,
 	 .help = "How much memory it may take, a few per cent of which are for finding the rest; "
 		 "writes fail then (ENOSPC). The default is all that the system gives"},
 	{.name = NULL},
