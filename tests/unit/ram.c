@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The driver ram: what it is alone and as a layer, where its size comes from and when it changes, and
- * what it does without memory. */
+/* The driver ram: what it is alone and as a layer, where its size comes from and when it changes,
+ * and what it does without memory. */
 #include "core/layer.h"
 
 #include <errno.h>
