@@ -137,7 +137,7 @@ static void test_opened(void **state)
 	check_opened(RAM("b") SHARE("a", "b") "readonly = yes\n",
 		     "a.img  1 MiB, read-only\n"
 		     "  a: prwrap, 1 MiB, sector 512, read-only\n"
-		     "    b: ram, 1 MiB, sector 512\n",
+		     "    b: ram, 1 MiB, sector 512, read-only\n",
 		     "");
 	/* Below another disk there is none. */
 	check_opened(RAM("b") SHARE("a", "b") "[f]\ndriver = fault\nbelow = a\n",
