@@ -5,9 +5,9 @@
  *
  * Alone, what is unmapped or zeroed is dropped: it reads as zeros, as all that was never written.
  * As a layer it becomes zeros that hide what is below. Likewise, when the size changes while
- * mounted, what is beyond a smaller end is dropped, and what a larger one adds reads as zeros whatever is
- * below. (A write that was under way when the disk shrank may still arrive beyond the end; so what
- * is added is cleared once more.)
+ * mounted, what is beyond a smaller end is dropped, and what a larger one adds reads as zeros
+ * whatever is below. (A write that was under way when the disk shrank may still arrive beyond the
+ * end; so what is added is cleared once more.)
  *
  * Flush: nothing to do. Nothing survives the process.
  */
