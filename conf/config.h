@@ -22,6 +22,13 @@
 /* The deepest stack: requests pass through it on the small stack of a task (core/task.h). */
 #define CONFIG_DEPTH_MAX 64
 
+/*
+ * The largest stack, counted as reports show it: a disk that several others stand on once for each.
+ * Where wrappers branch and meet again that doubles with every few disks, and a small file would
+ * describe a report that does not fit into memory.
+ */
+#define CONFIG_STACK_MAX 16384
+
 struct config_node {
 	const char *name;
 	unsigned line; /* of the section */

@@ -6,7 +6,8 @@
  *
  *   1. links: each name in `below` becomes a node, as many as the driver takes, and a node below
  *      several is read-only;
- *   2. order: the nodes bottom-up, which no cycle and no stack deeper than CONFIG_DEPTH_MAX has;
+ *   2. order: the nodes bottom-up, which no cycle has, no stack deeper than CONFIG_DEPTH_MAX, and
+ *      none of more than CONFIG_STACK_MAX disks, those that are shared counted again and again;
  *   3. exports: nodes that nothing stands on, each under a name of its own.
  */
 #include <stdlib.h>
@@ -115,6 +116,7 @@ struct walk {
 	struct load *load;
 	unsigned char *visits; /* enum visit, of each node, as are the heights */
 	unsigned *heights;     /* the disks in the tallest stack that the node is the top of */
+	unsigned *sizes;       /* the disks in the tree that it is the top of, as reports show it */
 	size_t ordered;
 	struct config_node *path[CONFIG_DEPTH_MAX];
 	unsigned depth; /* of the path */
@@ -151,12 +153,20 @@ static void report_depth(struct walk *walk)
 		   "the stack is more than %d disks deep", CONFIG_DEPTH_MAX);
 }
 
+static void report_size(struct walk *walk, const struct config_node *node)
+{
+	load_error(walk->load, load_section(walk->load, node), "below",
+		   "the stack has more than %d disks, where each is counted as often as others "
+		   "stand on it",
+		   CONFIG_STACK_MAX);
+}
+
 /* Visits @node and all below it. Recursive, but not deeper than CONFIG_DEPTH_MAX. */
 static void walk_node(struct walk *walk, struct config_node *node)
 {
 	struct config *config = walk->load->config;
 	size_t index = (size_t)(node - config->nodes);
-	unsigned height = 0;
+	unsigned height = 0, size = 1;
 
 	if (walk->visits[index] == VISIT_DONE)
 		return;
@@ -175,18 +185,23 @@ static void walk_node(struct walk *walk, struct config_node *node)
 	walk->visits[index] = VISIT_UNDER_WAY;
 	walk->path[walk->depth++] = node;
 	for (unsigned i = 0; i < node->below_count; i++) {
-		unsigned *below = &walk->heights[node->below[i] - config->nodes];
+		size_t below = (size_t)(node->below[i] - config->nodes);
 
 		walk_node(walk, node->below[i]);
-		if (*below > height)
-			height = *below;
+		height = (unsigned)max_u64(height, walk->heights[below]);
+		size = (unsigned)min_u64(size + walk->sizes[below], CONFIG_STACK_MAX + 1);
 	}
 	if (height == CONFIG_DEPTH_MAX) {
 		report_depth(walk);
 		height = 0; /* do not report the same again all the way up */
 	}
+	if (size > CONFIG_STACK_MAX) {
+		report_size(walk, node);
+		size = 0;
+	}
 	walk->depth--;
 	walk->heights[index] = height + 1;
+	walk->sizes[index] = size;
 	walk->visits[index] = VISIT_DONE;
 	config->order[walk->ordered++] = node;
 }
@@ -198,14 +213,16 @@ static void order_nodes(struct load *load)
 
 	walk.visits = calloc(config->node_count, sizeof(*walk.visits));
 	walk.heights = calloc(config->node_count, sizeof(*walk.heights));
+	walk.sizes = calloc(config->node_count, sizeof(*walk.sizes));
 	config->order = calloc(config->node_count, sizeof(struct config_node *));
-	if (walk.visits && walk.heights && config->order)
+	if (walk.visits && walk.heights && walk.sizes && config->order)
 		for (size_t i = 0; i < config->node_count; i++)
 			walk_node(&walk, &config->nodes[i]);
 	else
 		load_no_memory(load);
 	free(walk.visits);
 	free(walk.heights);
+	free(walk.sizes);
 }
 
 /* ---- Exports ---- */

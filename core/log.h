@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The log: one line a message, with a level and, for messages of a node, its name. To stderr, and
- * to syslog once the daemon has left its terminal. Any thread; errno is preserved.
+ * to syslog once the daemon has left its terminal. Any thread; errno is preserved. Nobody waits for
+ * whoever reads the log: what finds no room there is lost, and the next message tells how much.
  *
  * Messages of the data path go through log_limited(): a flood of failing requests is shown as its
  * first lines and a count of what was left out.

@@ -377,6 +377,44 @@ static void test_depth(void **state)
 	}
 }
 
+/* One leaf, and on it, as often as @levels says, a mirror of two wrappers of what there is. */
+static struct config *load_diamonds(int levels, struct capture *errors)
+{
+	struct capture text;
+	struct config *config;
+
+	capture_begin(&text);
+	fputs(LEAF("m0") "readonly = yes\n", text.stream);
+	for (int i = 1; i <= levels; i++)
+		fprintf(text.stream,
+			"[a%d]\ndriver = wrap\nbelow = m%d\n[b%d]\ndriver = wrap\nbelow = m%d\n"
+			"[m%d]\ndriver = mirror\nbelow = a%d, b%d\nreadonly = yes\n",
+			i, i - 1, i, i - 1, i, i, i);
+	capture_end(&text);
+	config = load_bytes(text.text, text.length, errors);
+	capture_free(&text);
+	return config;
+}
+
+/* 2^(levels + 2) - 3 disks, of 3 * levels + 1 sections. */
+static void test_stack_size(void **state)
+{
+	struct capture errors;
+	struct config *config = load_diamonds(12, &errors);
+
+	(void)state;
+	assert_string_equal(errors.text, "");
+	assert_non_null(config);
+	config_free(config);
+	capture_free(&errors);
+
+	assert_null(load_diamonds(21, &errors));
+	assert_string_equal(errors.text,
+			    "t.conf:133: [m13] below: the stack has more than 16384 disks, where "
+			    "each is counted as often as others stand on it\n");
+	capture_free(&errors);
+}
+
 static void test_late_errors(void **state)
 {
 	static const struct {
@@ -589,11 +627,12 @@ static int leave(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_loaded),	     cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_long_file_name),
-		cmocka_unit_test(test_depth),	     cmocka_unit_test(test_late_errors),
-		cmocka_unit_test(test_opened),	     cmocka_unit_test(test_open_errors),
-		cmocka_unit_test(test_example),	     cmocka_unit_test(test_random_damage),
+		cmocka_unit_test(test_loaded),	      cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_missing_file),  cmocka_unit_test(test_long_file_name),
+		cmocka_unit_test(test_depth),	      cmocka_unit_test(test_stack_size),
+		cmocka_unit_test(test_late_errors),   cmocka_unit_test(test_opened),
+		cmocka_unit_test(test_open_errors),   cmocka_unit_test(test_example),
+		cmocka_unit_test(test_random_damage),
 	};
 
 	return cmocka_run_group_tests(tests, enter, leave);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The log: form, levels, the limit on floods, whole lines from several threads. */
+/* The log: form, levels, the limit on floods, readers that do not read, whole lines from several threads. */
 #include "core/log.h"
 
 #include <errno.h>
@@ -92,6 +92,38 @@ static void test_errno_is_kept(void **state)
 	close(null);
 }
 
+/* Nobody reads: whoever logs goes on, and later the reader learns how much is missing. */
+static void test_full_pipe(void **state)
+{
+	int pipe_fds[2];
+	ssize_t length;
+
+	(void)state;
+	assert_int_equal(pipe(pipe_fds), 0);
+	dup2(pipe_fds[1], STDERR_FILENO);
+	alarm(30);
+	for (unsigned i = 0; i < 5000; i++)
+		log_error("n", "one of the lines that fill the pipe");
+	alarm(0);
+	length = read(pipe_fds[0], text, sizeof(text) - 1);
+	assert_true(length > 0);
+	text[length] = '\0';
+
+	unsigned there = 0, lost;
+
+	for (const char *at = text; (at = strchr(at, '\n')); at++)
+		there++;
+	log_error("n", "after");
+	length = read(pipe_fds[0], text, sizeof(text) - 1);
+	assert_true(length > 0);
+	text[length] = '\0';
+	assert_int_equal(sscanf(text, "diskfs: warning: %u messages", &lost), 1);
+	assert_int_equal(there + lost, 5000);
+	assert_non_null(strstr(text, " could not be written\ndiskfs: error: [n] after\n"));
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
+}
+
 static unsigned count_lines(const char *of)
 {
 	unsigned count = 0;
@@ -159,8 +191,9 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_form),  TEST(test_levels),	   TEST(test_errno_is_kept),
-		TEST(test_flood), TEST(test_long_message), TEST(test_threads),
+		TEST(test_full_pipe),	  TEST(test_form),  TEST(test_levels),
+		TEST(test_errno_is_kept), TEST(test_flood), TEST(test_long_message),
+		TEST(test_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
