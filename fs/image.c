@@ -13,24 +13,37 @@
  * EINVAL. */
 #define DIRECT_ALIGN 512
 
-static uint64_t realtime_ns(void)
+static int64_t ns_of(const struct timespec *time)
+{
+	int64_t ns;
+
+	if (__builtin_mul_overflow((int64_t)time->tv_sec, (int64_t)NS_PER_S, &ns) ||
+	    __builtin_add_overflow(ns, (int64_t)time->tv_nsec, &ns))
+		return time->tv_sec < 0 ? INT64_MIN : INT64_MAX;
+	return ns;
+}
+
+static int64_t realtime_ns(void)
 {
 	struct timespec time;
 
 	clock_gettime(CLOCK_REALTIME_COARSE, &time);
-	return (uint64_t)time.tv_sec * NS_PER_S + (uint64_t)time.tv_nsec;
+	return ns_of(&time);
 }
 
-static struct timespec timespec_of(uint64_t ns)
+/* Rounded down to the second: the nanoseconds are never negative. */
+static struct timespec timespec_of(int64_t ns)
 {
-	return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_S),
-				 .tv_nsec = (long)(ns % NS_PER_S)};
+	int64_t second = (int64_t)NS_PER_S, rest = ns % second;
+
+	return (struct timespec){.tv_sec = (time_t)(ns / second - (rest < 0)),
+				 .tv_nsec = (long)(rest < 0 ? rest + second : rest)};
 }
 
 void image_init(struct image *image, const char *name, uint64_t node_id, struct disk *disk,
 		mode_t mode, uid_t uid, gid_t gid)
 {
-	uint64_t now = realtime_ns();
+	int64_t now = realtime_ns();
 
 	*image = (struct image){
 		.name = name,
@@ -49,6 +62,11 @@ void image_init(struct image *image, const char *name, uint64_t node_id, struct 
 void image_destroy(struct image *image)
 {
 	pthread_mutex_destroy(&image->mutex);
+}
+
+void image_set_mtime(struct image *image, const struct timespec *time)
+{
+	atomic_store_explicit(&image->mtime_ns, ns_of(time), memory_order_relaxed);
 }
 
 static bool is_misaligned(int flags, uint64_t offset, size_t size)

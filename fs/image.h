@@ -40,13 +40,16 @@ struct image {
 	struct timespec atime, ctime;
 	pid_t openers[IMAGE_OPENERS]; /* 0: free */
 	unsigned next_opener;
-	_Atomic uint64_t mtime_ns; /* since the epoch */
+	_Atomic int64_t mtime_ns; /* since the epoch; negative: before it */
 };
 
 /* @mode: permission bits; the disk is open. */
 void image_init(struct image *image, const char *name, uint64_t node_id, struct disk *disk,
 		mode_t mode, uid_t uid, gid_t gid);
 void image_destroy(struct image *image);
+
+/* What is before 1678 or after 2261 becomes the nearest that there is, as on most file systems. */
+void image_set_mtime(struct image *image, const struct timespec *time);
 
 /* Short at the end of the disk. @flags are the opener's O_*: with O_DIRECT, what is no multiple of
  * 512 is EINVAL. */

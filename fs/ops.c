@@ -131,14 +131,8 @@ static void image_set_attributes(struct image *image, const struct stat *attr, i
 		image->atime = to_set & FUSE_SET_ATTR_ATIME_NOW ? now : attr->st_atim;
 	image->ctime = now;
 	pthread_mutex_unlock(&image->mutex);
-	if (to_set & FUSE_SET_ATTR_MTIME) {
-		const struct timespec *mtime =
-			to_set & FUSE_SET_ATTR_MTIME_NOW ? &now : &attr->st_mtim;
-
-		atomic_store_explicit(&image->mtime_ns,
-				      (uint64_t)mtime->tv_sec * NS_PER_S + (uint64_t)mtime->tv_nsec,
-				      memory_order_relaxed);
-	}
+	if (to_set & FUSE_SET_ATTR_MTIME)
+		image_set_mtime(image, to_set & FUSE_SET_ATTR_MTIME_NOW ? &now : &attr->st_mtim);
 }
 
 static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,

@@ -294,6 +294,9 @@ static int set_option(struct image *image, const char *name, const char *data, s
 
 	if (!disk) {
 		error = image && attribute_find(name) ? -EPERM : -EOPNOTSUPP;
+	} else if (memchr(data, '\0', size)) { /* the rest would be left out silently */
+		log_warning(disk->name, "%s: has a NUL byte", option);
+		error = -EINVAL;
 	} else if (!text) {
 		error = -ENOMEM;
 	} else if (disk_set_option(disk, option, text, &err) < 0) {

@@ -122,6 +122,9 @@ wrong_rules() {
 	check_match "Invalid argument" rules "read oops"
 	check_match "warning: \[bad\] rules: 'oops' is no action: write error" cat "$work/log"
 	check_match "Invalid argument" rules "read error range=1M-2G-"
+	check_match "Invalid argument" python3 -c '
+import os, sys
+os.setxattr(sys.argv[1], "user.diskfs.bad.rules", b"read error\0, write error")' "$mnt/bad.img"
 	check_match "Invalid argument" setfattr -n user.diskfs.bad.seed -v 1 "$mnt/bad.img"
 	# The old ones are still there.
 	check_output EBUSY fileop -o direct "$mnt/bad.img" pread 0 512

@@ -514,6 +514,22 @@ ownership() {
 	check_output $size stat -c %s "$mnt/ram.img"
 }
 
+times() {
+	local when wanted
+
+	for when in 1969-12-31T23:59:58.25 1901-01-01 2100-07-01T12:00:00.5 2026-11-24T01:02:03.000000001; do
+		check env TZ=UTC touch -d $when "$mnt/ram.img"
+		wanted=$(date -ud $when "+%F %T.%N +0000")
+		check_output "$wanted $wanted" env TZ=UTC stat -c "%y %x" "$mnt/ram.img"
+	done
+	# Beyond what is kept: the nearest, not a time of another age.
+	check touch -d 2500-01-01T00:00:00Z "$mnt/ram.img"
+	check_output 2262 date -ur "$mnt/ram.img" +%Y
+	check touch -d 1500-01-01T00:00:00Z "$mnt/ram.img"
+	check_output 1677 date -ur "$mnt/ram.img" +%Y
+	check touch "$mnt/ram.img"
+}
+
 statistics() {
 	local blocks
 
@@ -556,6 +572,7 @@ test_case ".metrics has the form of Prometheus" metrics_form
 test_case "counters count" metrics_advance
 test_case "the folder cannot be changed" folder_is_fixed
 test_case "chmod and chown are accepted" ownership
+test_case "times of any age" times
 test_case "df" statistics
 end_disks
 
