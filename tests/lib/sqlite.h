@@ -14,7 +14,7 @@
 /* What a test's layer is opened with, and what it is then. Zeroed, but for the options. */
 struct sqlite_layer {
 	const char *options[SQLITE_OPTIONS_MAX][2]; /* key, value; the keys end with NULL */
-	unsigned flags;				    /* enum disk_open_flags, besides DISK_OPEN_LAYER */
+	unsigned flags; /* enum disk_open_flags, besides DISK_OPEN_LAYER */
 	unsigned role;
 	struct disk *below; /* the caller's; may be NULL */
 	bool alone;	    /* no layer */
@@ -48,13 +48,7 @@ void model_init(struct sqlite_model *model, uint32_t size, uint64_t first, uint6
 void model_free(struct sqlite_model *model);
 
 /* Each does something to the layer and to the model. Sectors of the model. @seed: of the data. */
-enum model_op {
-	MODEL_WRITE,
-	MODEL_ZERO,
-	MODEL_DROP,
-	MODEL_POPULATE,
-	MODEL_OPS
-};
+enum model_op { MODEL_WRITE, MODEL_ZERO, MODEL_DROP, MODEL_POPULATE, MODEL_OPS };
 
 bool model_change(struct sqlite_model *model, struct disk *disk, enum model_op op, uint64_t sector,
 		  uint64_t count, uint64_t seed);
