@@ -11,8 +11,8 @@
  * cells of those that are mixed, both in order. Where the pages follow one another in memory, as
  * most that were written in a row do, the first address is all, with FOLLOW in it: so finding a
  * page mostly takes no more than a cache line. A leaf is as large as what is in it, and moves when
- * that changes: it is unpacked, changed, and packed again. What only overwrites data does not change
- * it.
+ * that changes: it is unpacked, changed, and packed again. What only overwrites data leaves it as
+ * it is.
  *
  * The memory of a cell that is not data holds anything, and is never read.
  */

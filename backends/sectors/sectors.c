@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The map is cut into leaves (leaf.h) of 256 KiB, which go round to SHARDS trees (tree.h): leaf i is
- * leaf i / SHARDS of tree i % SHARDS. So whatever follows one another, or is far apart, is mostly
- * in different trees, and a range of the map is one range of each tree.
+ * The map is cut into leaves (leaf.h) of 256 KiB, which go round to SHARDS trees (tree.h): leaf i
+ * is leaf i / SHARDS of tree i % SHARDS. So whatever follows one another, or is far apart, is
+ * mostly in different trees, and a range of the map is one range of each tree.
  *
  * Each tree is guarded by a lock: shared to read, exclusive to change. It is held for a leaf's
  * content, or for a bounded piece of a range that is cleared. A sector lies in one leaf, so whoever
