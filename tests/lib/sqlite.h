@@ -31,6 +31,19 @@ bool sqlite_again(struct sqlite_layer *layer);
 /* Checks that it is refused with a sentence that has @text in it, about option @key. */
 void sqlite_refused(struct sqlite_layer *layer, const char *key, const char *text);
 
+/* Removes the file, and what SQLite may have left beside it. */
+void sqlite_remove(const char *path);
+
+/* A disk below, of sectors of 512 bytes. */
+struct sqlite_base {
+	struct probe probe;
+	struct disk *disk;
+};
+
+/* @id: the sixteen bytes repeat it; NULL: none. */
+struct disk *sqlite_base_open(struct sqlite_base *base, uint64_t sectors, const char *id);
+void sqlite_base_close(struct sqlite_base *base);
+
 /* Runs SQL on a file that is not open; what it returns is the first column of the first row, or -1.
  */
 int64_t sqlite_sql(const char *path, const char *text);

@@ -26,13 +26,6 @@
 static uint64_t seed = 1;
 static unsigned factor = 1; /* how long a test lasts */
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 /* ---- Random changes. ---- */
 
 /* Windows around the seams: the beginning, many chunks, far away, the end. */
@@ -59,7 +52,7 @@ static bool world_open(struct world *world, uint32_t sector_size)
 		.random = {.state = seed * 1000 + sector_size},
 		.size = sector_size,
 	};
-	forget_file();
+	sqlite_remove(PATH);
 	for (unsigned i = 0; i < WINDOWS; i++) {
 		uint64_t first = starts[i] / sector_size;
 
@@ -159,7 +152,7 @@ static void test_fragments_task(void *argument)
 	struct sqlite_model model;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	model_init(&model, 512, 0, 600);
 	if (!sqlite_begin(&layer))
 		return;
@@ -194,7 +187,7 @@ static void test_large_zeros_task(void *argument)
 	uint64_t count;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	count = disk_sector_count(layer.disk);
@@ -244,7 +237,7 @@ static void test_rows_task(void *argument)
 	struct sqlite_model model;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	model_init(&model, 4096, 0, 256);
@@ -280,7 +273,7 @@ static void test_zero_data_task(void *argument)
 	struct sg sg = sg_of(&iov, zeros, sizeof(zeros));
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	CHECK_OK(disk_write(layer.disk, &sg, 3, 0));
@@ -306,7 +299,7 @@ static void test_much_task(void *argument)
 	struct iovec iov;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	sqlite = sqlite_of(layer.disk);
@@ -348,7 +341,7 @@ static void test_idle_task(void *argument)
 	struct sqlite *sqlite;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	sqlite = sqlite_of(layer.disk);
@@ -376,7 +369,7 @@ static void test_alone_task(void *argument)
 	struct extent extent;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	CHECK_EQ(disk_size(layer.disk), 64 * MIB);

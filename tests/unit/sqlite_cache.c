@@ -28,39 +28,9 @@
 static uint64_t seed = 1;
 static unsigned factor = 1;
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 /* ---- Names. ---- */
 
-struct base_disk {
-	struct probe probe;
-	struct disk *disk;
-};
-
-static void base_open(struct base_disk *base, bool has_id)
-{
-	struct err err;
-
-	probe_init(&base->probe, 512, 4096);
-	base->probe.geometry.has_id = has_id;
-	for (unsigned i = 0; i < 16; i++)
-		base->probe.geometry.id[i] = (uint8_t)(0xa0 + i);
-	base->disk = probe_open(&base->probe, 0, NULL, &err);
-	CHECK(base->disk);
-}
-
-static void base_close(struct base_disk *base)
-{
-	disk_close(base->disk);
-	probe_destroy(&base->probe);
-}
-
-static void check_name(const struct base_disk *base, const char *key, const char *name)
+static void check_name(const struct sqlite_base *base, const char *key, const char *name)
 {
 	struct sqlite_layer layer = {.options = {{"cache_dir", "."}, {key ? "key" : NULL, key}},
 				     .below = base->disk,
@@ -89,22 +59,22 @@ static void check_name(const struct base_disk *base, const char *key, const char
 
 static void test_names_task(void *argument)
 {
-	struct base_disk base, nameless;
+	struct sqlite_base base, nameless;
 	struct sqlite_layer layer = {.options = {{"cache_dir", "."}}, .role = LAYER_CACHE};
 
 	(void)argument;
-	base_open(&base, true);
-	base_open(&nameless, false);
-	check_name(&base, NULL, "a0a1a2a3a4a5a6a7a8a9aaabacadaeaf.diskfs");
+	sqlite_base_open(&base, 4096, "0123456789abcdef");
+	sqlite_base_open(&nameless, 4096, NULL);
+	check_name(&base, NULL, "30313233343536373839616263646566.diskfs");
 	check_name(&base, "mine", "mine.diskfs");
 	check_name(&nameless, "a b.c", "a b.c.diskfs");
 	layer.below = nameless.disk;
 	sqlite_refused(&layer, "key", "'probe' has no id that its cache could be called after");
 	layer.options[0][1] = "nowhere";
 	layer.below = base.disk;
-	sqlite_refused(&layer, "path", "cannot create 'nowhere/a0a1");
-	base_close(&base);
-	base_close(&nameless);
+	sqlite_refused(&layer, "path", "cannot create 'nowhere/3031");
+	sqlite_base_close(&base);
+	sqlite_base_close(&nameless);
 }
 RUN_IN_TASK(test_names)
 
@@ -133,7 +103,7 @@ static void test_own_task(void *argument)
 
 	(void)argument;
 	model_init(&model, 512, 0, 60);
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&diff))
 		return;
 	sqlite_end(&diff);
@@ -141,7 +111,7 @@ static void test_own_task(void *argument)
 	sqlite_refused(&through, "path",
 		       "'" PATH "' may hold what is nowhere else, and cannot be written through");
 	/* A cache is a copy, however much is populated, until it is written to. */
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&cache))
 		return;
 	model_change(&model, cache.disk, MODEL_POPULATE, 0, 20, 1);
@@ -183,7 +153,7 @@ static void test_dirty_task(void *argument)
 	model_init(&model, 512, 0, 60);
 	model_init(&empty, 512, 0, 60);
 	reader.flags = DISK_OPEN_READ_ONLY;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&through))
 		return;
 	/* From the beginning: what is below is written first. */
@@ -239,7 +209,7 @@ static void test_dirty_log_task(void *argument)
 	(void)argument;
 	model_init(&model, 512, 0, 60);
 	model_init(&empty, 512, 0, 60);
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&through))
 		return;
 	model_change(&model, through.disk, MODEL_WRITE, 0, 60, 1);
@@ -311,7 +281,7 @@ static void check_limit(unsigned role, bool populate)
 	unsigned there = 0;
 	struct sqlite *sqlite;
 
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	sqlite = sqlite_of(layer.disk);
@@ -361,7 +331,7 @@ static void test_own_is_kept_task(void *argument)
 	int error = 0;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	for (; taken < 100 && !error; taken += !error)
@@ -478,7 +448,7 @@ static void test_truth(void **state)
 	(void)state;
 	truth = (struct truth){.layer = limited(THROUGH)};
 	truth.layer.options[2][1] = "1M";
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(truth_begin, &truth.layer);
 	if (truth.layer.disk)
 		run_tasks(TASKS, truth_task, &truth);

@@ -33,13 +33,6 @@
 static uint64_t seed = 1;
 static unsigned factor = 1;
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 static void break_file(enum vfs_op op, unsigned files, int errnum)
 {
 	vfs_fail(&(struct vfs_fault){.op = op, .files = files, .errnum = errnum});
@@ -82,7 +75,7 @@ static void check_one(unsigned index)
 	int errnum = errors[index].errnum;
 	struct sqlite_model model;
 
-	forget_file();
+	sqlite_remove(PATH);
 	model_init(&model, 512, 0, 100);
 	if (!sqlite_begin(&layer))
 		return;
@@ -130,7 +123,7 @@ static void test_retries_task(void *argument)
 	struct sqlite *sqlite;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	sqlite = sqlite_of(layer.disk);
@@ -159,7 +152,7 @@ static void test_end_task(void *argument)
 	struct sqlite_model model;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	model_init(&model, 512, 0, 100);
@@ -189,7 +182,7 @@ static void test_bounded_task(void *argument)
 	int error = 0;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	CHECK_OK(disk_flush(layer.disk));
@@ -229,7 +222,7 @@ static void test_checkpoint_task(void *argument)
 	int error = 0;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	committer = &sqlite_of(layer.disk)->committer;
@@ -269,7 +262,7 @@ static void test_emptying_task(void *argument)
 	struct sqlite_model model, empty;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	model_init(&model, 512, 0, 100);
 	model_init(&empty, 512, 0, 100);
 	if (!sqlite_begin(&layer))
@@ -403,7 +396,7 @@ static void test_storm(void **state)
 	struct storm storm = {.layer = {.options = {{"path", PATH}, {"size", "2M"}}}};
 
 	(void)state;
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(begin_task, &storm);
 	if (storm.layer.disk)
 		run_tasks(TASKS + 1, weather_task, &storm);

@@ -22,13 +22,6 @@
 #define PATH	"layer.diskfs"
 #define SECTORS 4096
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 /* A file of 2 MiB, of its own, with nothing below. */
 static struct sqlite_layer plain = {.options = {{"path", PATH}, {"size", "2M"}}};
 /* The same as it is when it is there. */
@@ -38,34 +31,9 @@ static void make_file(void)
 {
 	struct sqlite_layer layer = plain;
 
-	forget_file();
+	sqlite_remove(PATH);
 	if (sqlite_begin(&layer))
 		sqlite_end(&layer);
-}
-
-/* A disk below. */
-struct base_disk {
-	struct probe probe;
-	struct disk *disk;
-};
-
-static struct disk *base_open(struct base_disk *base, uint64_t sectors, const char *id)
-{
-	struct err err;
-
-	probe_init(&base->probe, 512, sectors);
-	base->probe.geometry.has_id = id != NULL;
-	for (unsigned i = 0; id && i < 16; i++)
-		base->probe.geometry.id[i] = (uint8_t)id[i % strlen(id)];
-	base->disk = probe_open(&base->probe, 0, NULL, &err);
-	CHECK(base->disk);
-	return base->disk;
-}
-
-static void base_close(struct base_disk *base)
-{
-	disk_close(base->disk);
-	probe_destroy(&base->probe);
 }
 
 /* ---- Options. ---- */
@@ -116,7 +84,7 @@ static const struct {
 static void test_options_task(void *argument)
 {
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad_options); i++) {
 		struct sqlite_layer layer = bad_options[i].layer;
 
@@ -144,14 +112,14 @@ static void test_no_layer_task(void *argument)
 	static char zeros[8192];
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	scratch_write(PATH, "", 0);
 	refused_file("'" PATH "' is empty: remove it, to have it created");
 	scratch_write(PATH, "SQLite format 3", 16);
 	refused_file("'" PATH "' is no SQLite database");
 	scratch_write(PATH, zeros, sizeof(zeros));
 	refused_file("'" PATH "' is no SQLite database");
-	forget_file();
+	sqlite_remove(PATH);
 	CHECK_EQ(mkdir(PATH, 0700), 0);
 	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}}}, "path",
 		       "cannot open '" PATH "': Is a directory");
@@ -161,7 +129,7 @@ static void test_no_layer_task(void *argument)
 	CHECK_EQ(rmdir(PATH), 0);
 	CHECK_EQ(mkfifo(PATH, 0600), 0);
 	refused_file("'" PATH "' is no regular file");
-	forget_file();
+	sqlite_remove(PATH);
 	make_file();
 	sqlite_sql(PATH, "PRAGMA application_id = 7");
 	refused_file("'" PATH "' is a SQLite database, but no layer of diskfs");
@@ -236,7 +204,7 @@ static void test_damaged_bytes_task(void *argument)
 		off_t at;
 
 		check_context("round %u", round);
-		forget_file();
+		sqlite_remove(PATH);
 		if (!sqlite_begin(&layer))
 			return;
 		for (unsigned i = 0; i < 12; i++)
@@ -316,7 +284,7 @@ RUN_IN_TASK(test_bad_rows)
 
 static void test_sizes_task(void *argument)
 {
-	struct base_disk base;
+	struct sqlite_base base;
 
 	(void)argument;
 	make_file();
@@ -325,26 +293,26 @@ static void test_sizes_task(void *argument)
 		       "' has 2097152 bytes, not 4194304: an existing layer is not resized");
 	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}, {"sector_size", "4K"}}},
 		       "sector_size", "'" PATH "' has sectors of 512 bytes, not 4096");
-	forget_file();
-	base_open(&base, SECTORS, NULL);
+	sqlite_remove(PATH);
+	sqlite_base_open(&base, SECTORS, NULL);
 	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}, {"sector_size", "4K"}},
 					      .below = base.disk},
 		       "sector_size",
 		       "the sectors of '" PATH "' have 4096 bytes, those of 'probe'");
 	CHECK(access(PATH, F_OK) < 0);
-	base_close(&base);
+	sqlite_base_close(&base);
 }
 RUN_IN_TASK(test_sizes)
 
 /* ---- Over what it was made. ---- */
 
-static struct sqlite_layer over(const struct base_disk *base, const char *checks)
+static struct sqlite_layer over(const struct sqlite_base *base, const char *checks)
 {
 	return (struct sqlite_layer){.options = {{"path", PATH}, {"base_check", checks}},
 				     .below = base ? base->disk : NULL};
 }
 
-static void fits(const struct base_disk *base, const char *checks)
+static void fits(const struct sqlite_base *base, const char *checks)
 {
 	struct sqlite_layer layer = over(base, checks);
 
@@ -352,7 +320,7 @@ static void fits(const struct base_disk *base, const char *checks)
 		sqlite_end(&layer);
 }
 
-static void does_not_fit(const struct base_disk *base, const char *checks, const char *text)
+static void does_not_fit(const struct sqlite_base *base, const char *checks, const char *text)
 {
 	struct sqlite_layer layers[] = {over(base, checks), over(base, checks), over(base, checks)};
 
@@ -364,14 +332,14 @@ static void does_not_fit(const struct base_disk *base, const char *checks, const
 
 static void test_base_task(void *argument)
 {
-	struct base_disk a, b, larger, without;
+	struct sqlite_base a, b, larger, without;
 
 	(void)argument;
-	base_open(&a, SECTORS, "a");
-	base_open(&b, SECTORS, "b");
-	base_open(&larger, SECTORS + 8, "a");
-	base_open(&without, SECTORS, NULL);
-	forget_file();
+	sqlite_base_open(&a, SECTORS, "a");
+	sqlite_base_open(&b, SECTORS, "b");
+	sqlite_base_open(&larger, SECTORS + 8, "a");
+	sqlite_base_open(&without, SECTORS, NULL);
+	sqlite_remove(PATH);
 	fits(&a, "size, id");
 	fits(&a, "size, id");
 	fits(&b, "size");
@@ -387,15 +355,15 @@ static void test_base_task(void *argument)
 	does_not_fit(NULL, "size",
 		     "was made over a disk of 2097152 bytes, and now stands on nothing");
 	does_not_fit(&a, "content", "was made without base_check = content");
-	forget_file();
+	sqlite_remove(PATH);
 	fits(&without, "size, id");
 	fits(&a, "size, id"); /* whether it had an id then cannot be told */
 	make_file();
 	does_not_fit(&a, "size", "was made with nothing below it, and now stands on 'probe'");
-	base_close(&a);
-	base_close(&b);
-	base_close(&larger);
-	base_close(&without);
+	sqlite_base_close(&a);
+	sqlite_base_close(&b);
+	sqlite_base_close(&larger);
+	sqlite_base_close(&without);
 }
 RUN_IN_TASK(test_base)
 
@@ -403,16 +371,16 @@ RUN_IN_TASK(test_base)
 static void test_content_task(void *argument)
 {
 	static const uint64_t sizes[] = {1, 127, 128, 8192, 8193, 1 << 17};
-	struct base_disk base;
+	struct sqlite_base base;
 
 	(void)argument;
 	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
 		uint64_t places[] = {0, sizes[i] * 512 - 1, 70000};
 
 		check_context("a disk of %llu sectors", (unsigned long long)sizes[i]);
-		base_open(&base, sizes[i], NULL);
+		sqlite_base_open(&base, sizes[i], NULL);
 		pattern_fill(base.probe.data, sizes[i] * 512, 3);
-		forget_file();
+		sqlite_remove(PATH);
 		fits(&base, "content");
 		probe_forget(&base.probe);
 		fits(&base, "content");
@@ -428,7 +396,7 @@ static void test_content_task(void *argument)
 		base.probe.fail[PROBE_READ].error = error_io(EIO);
 		base.probe.fail[PROBE_READ].end = UINT64_MAX;
 		does_not_fit(&base, "content", "cannot read 'probe' at byte 0");
-		base_close(&base);
+		sqlite_base_close(&base);
 	}
 }
 RUN_IN_TASK(test_content)
@@ -440,7 +408,7 @@ static void test_content_of_layer_task(void *argument)
 	struct sqlite_layer layer = {.options = {{"path", PATH}, {"base_check", "content"}}};
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	unlink("below.diskfs");
 	if (!sqlite_begin(&below))
 		return;

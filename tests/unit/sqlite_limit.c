@@ -16,13 +16,6 @@
 
 #define PATH "layer.diskfs"
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 static bool is_errno(int error, int errnum)
 {
 	return CHECK_KIND(error, ERROR_IO) && CHECK_EQ(error_errno(error), errnum);
@@ -48,7 +41,7 @@ static void test_limit_task(void *argument)
 	struct disk *disk;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	disk = layer.disk;
@@ -102,7 +95,7 @@ static void test_limit_of_many(void **state)
 	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1G"}, {"limit", "4M"}}};
 
 	(void)state;
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(limit_begin, &layer);
 	if (layer.disk)
 		run_tasks(8, limit_task, &layer);

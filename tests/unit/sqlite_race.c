@@ -25,13 +25,6 @@
 static uint64_t seed = 1;
 static unsigned factor = 1; /* how long a test lasts */
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 /* ---- Many at once. ---- */
 
 #define TASKS	   12
@@ -90,7 +83,7 @@ static void test_crowd(void **state)
 	};
 
 	(void)state;
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(begin_task, &crowd.layer);
 	if (crowd.layer.disk)
 		run_tasks(TASKS, crowd_task, &crowd);
@@ -186,7 +179,7 @@ static void test_race(void **state)
 	struct race race = {.layer = {.options = {{"path", PATH}, {"size", "4M"}}}};
 
 	(void)state;
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(begin_task, &race.layer);
 	if (race.layer.disk)
 		run_tasks(READERS + 1, race_task, &race);
@@ -224,7 +217,7 @@ static void test_populate_race(void **state)
 	};
 
 	(void)state;
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(begin_task, &race.layer);
 	if (race.layer.disk)
 		run_tasks(READERS + 1, populate_task, &race);
@@ -264,7 +257,7 @@ static void test_large(void **state)
 	struct race race = {.layer = {.options = {{"path", PATH}, {"size", "4M"}}}};
 
 	(void)state;
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(begin_task, &race.layer);
 	if (race.layer.disk)
 		run_tasks(6, large_task, &race);
@@ -291,7 +284,7 @@ static void test_shared_flush(void **state)
 	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1M"}}};
 
 	(void)state;
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(begin_task, &layer);
 	if (layer.disk) {
 		run_tasks(32, flush_task, &layer);

@@ -24,13 +24,6 @@
 #define PATH	"layer.diskfs"
 #define SECTORS 4096
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 /* A file of 2 MiB, of its own, with nothing below. */
 static struct sqlite_layer plain = {.options = {{"path", PATH}, {"size", "2M"}}};
 /* The same as it is when it is there. */
@@ -40,7 +33,7 @@ static void make_file(void)
 {
 	struct sqlite_layer layer = plain;
 
-	forget_file();
+	sqlite_remove(PATH);
 	if (sqlite_begin(&layer))
 		sqlite_end(&layer);
 }
@@ -83,7 +76,7 @@ static void test_one_writer_task(void *argument)
 
 	(void)argument;
 	reader.flags = DISK_OPEN_READ_ONLY;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	model_init(&model, 512, 0, 50);
@@ -158,7 +151,7 @@ static void test_readers_share_task(void *argument)
 	struct err err;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	model_init(&model, 512, 0, 50);
@@ -250,7 +243,7 @@ static void test_look_task(void *argument)
 	uint64_t before;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	looks.flags = DISK_OPEN_CHECK;
 	before = folder_hash();
 	if (!sqlite_begin(&looks) || !sqlite_begin(&layer))
@@ -275,7 +268,7 @@ static void test_look_task(void *argument)
 	copy(PATH, "'a?b#c%41.diskfs'");
 	look_at(&model, "a?b#c%41.diskfs");
 	unlink("a?b#c%41.diskfs");
-	forget_file();
+	sqlite_remove(PATH);
 	CHECK_EQ(folder_hash(), before);
 	model_free(&model);
 }
@@ -334,7 +327,7 @@ static void test_create_race(void **state)
 {
 	(void)state;
 	for (unsigned i = 0; i < 10; i++) {
-		forget_file();
+		sqlite_remove(PATH);
 		atomic_store(&opened, 0);
 		atomic_store(&refused, 0);
 		run_tasks(RACERS, race_task, NULL);
