@@ -81,10 +81,9 @@ static int commit(struct sqlite *sqlite)
 	int result = SQLITE_OK;
 
 	if (memcmp(totals, &sqlite->meta.totals, sizeof(*totals)) != 0)
-		result = db_run(db, DB_META_TOTALS,
-				(const int64_t[]){(int64_t)totals->runs,
-						  (int64_t)totals->data_sectors},
-				2);
+		result = db_run(
+			db, DB_META_TOTALS,
+			(const int64_t[]){(int64_t)totals->runs, (int64_t)totals->data_sectors}, 2);
 	if (result == SQLITE_OK)
 		result = db_run(db, DB_COMMIT, NULL, 0);
 	if (result != SQLITE_OK)

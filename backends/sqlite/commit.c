@@ -222,8 +222,7 @@ static void watch(struct disk *disk, uint64_t *changes, uint64_t *since_ns)
 
 	*changes = seen;
 	if (!due || committer->busy ||
-	    (atomic_load(&committer->error) &&
-	     now - atomic_load(&committer->error_ns) < RETRY_NS))
+	    (atomic_load(&committer->error) && now - atomic_load(&committer->error_ns) < RETRY_NS))
 		return;
 	committer->busy = true;
 	commit_once(disk);
@@ -242,8 +241,7 @@ static bool watch_ends(struct sqlite *sqlite)
 		return false;
 	atomic_store(&committer->watching, false);
 	/* A change before this has found somebody watching. */
-	return pending_newest(&sqlite->pending) == 0 ||
-	       atomic_exchange(&committer->watching, true);
+	return pending_newest(&sqlite->pending) == 0 || atomic_exchange(&committer->watching, true);
 }
 
 /* Sleeps for IDLE_NS, unless there is nothing to wait for any more. */
@@ -342,7 +340,8 @@ static void checkpoint_start(struct disk *disk)
 	struct sqlite *sqlite = sqlite_of(disk);
 	struct committer *committer = &sqlite->committer;
 
-	if (committer->checkpointing || atomic_load(&committer->closing) || !apply_wants_checkpoint(sqlite))
+	if (committer->checkpointing || atomic_load(&committer->closing) ||
+	    !apply_wants_checkpoint(sqlite))
 		return;
 	committer->checkpointing = true;
 	committer->background++;

@@ -22,8 +22,8 @@
 /* The log is cut to this when it starts anew. */
 #define WAL_KEPT "134217728"
 
-#define ROWS_FROM                                                                                 \
-	" FROM runs WHERE first >= ifnull((SELECT first FROM runs WHERE first <= ?1 ORDER BY "    \
+#define ROWS_FROM                                                                              \
+	" FROM runs WHERE first >= ifnull((SELECT first FROM runs WHERE first <= ?1 ORDER BY " \
 	"first DESC LIMIT 1), ?1) AND first < ?2 ORDER BY first"
 
 static const char *const texts[DB_STATEMENTS] = {
@@ -131,7 +131,8 @@ static int configure(struct db *db, enum db_mode mode)
 					"PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -8192; "
 					"PRAGMA journal_size_limit = " WAL_KEPT "; "
 					"PRAGMA max_page_count = 4294967294");
-	return result ? result : db_execute(db, "PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON");
+	return result ? result
+		      : db_execute(db, "PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON");
 }
 
 int db_open(struct db *db, const char *path, enum db_mode mode)

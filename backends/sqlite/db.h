@@ -35,11 +35,11 @@ enum db_statement {
 	DB_READ,
 	/* The same with the length of the data in bytes instead of the data. */
 	DB_LOOK,
-	DB_FIRST,	 /* the first row that begins at ?1 or behind it */
-	DB_PUT,		 /* first, count, data */
-	DB_DELETE,	 /* first */
-	DB_SHORTEN,	 /* first, count, bytes of data: keeps the beginning of a row */
-	DB_SPLIT,	 /* first, new first, new count, new data from: a new row of another's end */
+	DB_FIRST,   /* the first row that begins at ?1 or behind it */
+	DB_PUT,	    /* first, count, data */
+	DB_DELETE,  /* first */
+	DB_SHORTEN, /* first, count, bytes of data: keeps the beginning of a row */
+	DB_SPLIT,   /* first, new first, new count, new data from: a new row of another's end */
 	DB_META_LOAD,
 	DB_META_INSERT,
 	DB_META_TOTALS, /* runs, data_sectors */

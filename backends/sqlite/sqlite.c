@@ -166,8 +166,7 @@ static uint64_t quota_used(struct sqlite *sqlite)
 
 	/* In this order, so that what is committed in between is counted twice, not never. */
 	pending_bytes(&sqlite->pending, &data, &memory);
-	return data + atomic_load(&sqlite->file_data_bytes) +
-	       atomic_load(&sqlite->quota_reserved);
+	return data + atomic_load(&sqlite->file_data_bytes) + atomic_load(&sqlite->quota_reserved);
 }
 
 /* Bytes by which there is more data once the sectors are written. */
@@ -305,8 +304,7 @@ static int populate_absent(struct disk *disk, const struct sg *sg, uint64_t sect
 		error = sectors_populate(batch->sectors, &part, gaps.gaps[i].sector);
 	}
 	if (batch)
-		commit_later(disk,
-			     pending_leave(&sqlite->pending, batch, sector, gaps.answered));
+		commit_later(disk, pending_leave(&sqlite->pending, batch, sector, gaps.answered));
 	*answered = gaps.answered;
 	return error;
 }

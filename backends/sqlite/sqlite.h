@@ -58,9 +58,9 @@ struct committer {
 /* ---- Caches: cache.c ---- */
 
 struct cache {
-	uint64_t limit;	     /* bytes of data; 0: none */
-	unsigned shift;	     /* log2 of the sectors of a range */
-	uint64_t hand;	     /* the range that is looked at next */
+	uint64_t limit; /* bytes of data; 0: none */
+	unsigned shift; /* log2 of the sectors of a range */
+	uint64_t hand;	/* the range that is looked at next */
 	uint64_t range_count;
 	_Atomic uint8_t *uses; /* of each range, see cache.c; NULL: it does not forget */
 	uint64_t fresh;	       /* bytes that were new in this epoch */
@@ -75,9 +75,9 @@ struct sqlite {
 	bool is_attached; /* all is known, and stays */
 	bool is_alone;	  /* no layer of another disk */
 	bool is_writable;
-	bool is_void;	  /* what the file has does not count: a dirty cache that cannot be emptied */
-	unsigned role;	  /* enum layer_role */
-	unsigned checks;  /* enum base_checks */
+	bool is_void;  /* what the file has does not count: a dirty cache that cannot be emptied */
+	unsigned role; /* enum layer_role */
+	unsigned checks; /* enum base_checks */
 	char *path;
 	struct hold hold;
 	struct meta meta; /* as of opening, but own and dirty */

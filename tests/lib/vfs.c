@@ -183,9 +183,8 @@ static int file_write(sqlite3_file *base, const void *data, int length, sqlite3_
 	result = file->real->pMethods->xWrite(file->real, data, length, offset);
 	/* Afterwards, so that it is only in front of a sync that has it. */
 	record(file,
-	       (struct vfs_event){.op = VFS_WRITE,
-				  .offset = (uint64_t)offset,
-				  .length = (uint32_t)length},
+	       (struct vfs_event){
+		       .op = VFS_WRITE, .offset = (uint64_t)offset, .length = (uint32_t)length},
 	       data);
 	return result;
 }

@@ -28,39 +28,9 @@
 static uint64_t seed = 1;
 static unsigned factor = 1;
 
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
-
 /* ---- Names. ---- */
 
-struct base_disk {
-	struct probe probe;
-	struct disk *disk;
-};
-
-static void base_open(struct base_disk *base, bool has_id)
-{
-	struct err err;
-
-	probe_init(&base->probe, 512, 4096);
-	base->probe.geometry.has_id = has_id;
-	for (unsigned i = 0; i < 16; i++)
-		base->probe.geometry.id[i] = (uint8_t)(0xa0 + i);
-	base->disk = probe_open(&base->probe, 0, NULL, &err);
-	CHECK(base->disk);
-}
-
-static void base_close(struct base_disk *base)
-{
-	disk_close(base->disk);
-	probe_destroy(&base->probe);
-}
-
-static void check_name(const struct base_disk *base, const char *key, const char *name)
+static void check_name(const struct sqlite_base *base, const char *key, const char *name)
 {
 	struct sqlite_layer layer = {.options = {{"cache_dir", "."}, {key ? "key" : NULL, key}},
 				     .below = base->disk,
@@ -89,22 +59,22 @@ static void check_name(const struct base_disk *base, const char *key, const char
 
 static void test_names_task(void *argument)
 {
-	struct base_disk base, nameless;
+	struct sqlite_base base, nameless;
 	struct sqlite_layer layer = {.options = {{"cache_dir", "."}}, .role = LAYER_CACHE};
 
 	(void)argument;
-	base_open(&base, true);
-	base_open(&nameless, false);
-	check_name(&base, NULL, "a0a1a2a3a4a5a6a7a8a9aaabacadaeaf.diskfs");
+	sqlite_base_open(&base, 4096, "0123456789abcdef");
+	sqlite_base_open(&nameless, 4096, NULL);
+	check_name(&base, NULL, "30313233343536373839616263646566.diskfs");
 	check_name(&base, "mine", "mine.diskfs");
 	check_name(&nameless, "a b.c", "a b.c.diskfs");
 	layer.below = nameless.disk;
 	sqlite_refused(&layer, "key", "'probe' has no id that its cache could be called after");
 	layer.options[0][1] = "nowhere";
 	layer.below = base.disk;
-	sqlite_refused(&layer, "path", "cannot create 'nowhere/a0a1");
-	base_close(&base);
-	base_close(&nameless);
+	sqlite_refused(&layer, "path", "cannot create 'nowhere/3031");
+	sqlite_base_close(&base);
+	sqlite_base_close(&nameless);
 }
 RUN_IN_TASK(test_names)
 
@@ -133,7 +103,7 @@ static void test_own_task(void *argument)
 
 	(void)argument;
 	model_init(&model, 512, 0, 60);
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&diff))
 		return;
 	sqlite_end(&diff);
@@ -141,7 +111,7 @@ static void test_own_task(void *argument)
 	sqlite_refused(&through, "path",
 		       "'" PATH "' may hold what is nowhere else, and cannot be written through");
 	/* A cache is a copy, however much is populated, until it is written to. */
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&cache))
 		return;
 	model_change(&model, cache.disk, MODEL_POPULATE, 0, 20, 1);
@@ -183,7 +153,7 @@ static void test_dirty_task(void *argument)
 	model_init(&model, 512, 0, 60);
 	model_init(&empty, 512, 0, 60);
 	reader.flags = DISK_OPEN_READ_ONLY;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&through))
 		return;
 	/* From the beginning: what is below is written first. */
@@ -239,7 +209,7 @@ static void test_dirty_log_task(void *argument)
 	(void)argument;
 	model_init(&model, 512, 0, 60);
 	model_init(&empty, 512, 0, 60);
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&through))
 		return;
 	model_change(&model, through.disk, MODEL_WRITE, 0, 60, 1);
@@ -300,8 +270,8 @@ static bool piece_is_there(struct disk *disk, uint64_t index)
 
 static struct sqlite_layer limited(unsigned role)
 {
-	return (struct sqlite_layer){
-		.options = {{"path", PATH}, {"size", "1G"}, {"limit", "4M"}}, .role = role};
+	return (struct sqlite_layer){.options = {{"path", PATH}, {"size", "1G"}, {"limit", "4M"}},
+				     .role = role};
 }
 
 /* What is used again and again stays; what was used once goes; it never has more than it may. */
@@ -311,7 +281,7 @@ static void check_limit(unsigned role, bool populate)
 	unsigned there = 0;
 	struct sqlite *sqlite;
 
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	sqlite = sqlite_of(layer.disk);
@@ -361,7 +331,7 @@ static void test_own_is_kept_task(void *argument)
 	int error = 0;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	for (; taken < 100 && !error; taken += !error)
@@ -370,6 +340,8 @@ static void test_own_is_kept_task(void *argument)
 	CHECK_KIND(error, ERROR_IO);
 	CHECK_KIND(piece(layer.disk, 500, true), ERROR_IO);
 	CHECK_KIND(piece(layer.disk, 501, false), ERROR_IO);
+	for (uint64_t i = 0; i < taken; i += 4)
+		CHECK_OK(piece(layer.disk, i, false));
 	sqlite_again(&layer);
 	for (uint64_t i = 0; i < taken; i++)
 		CHECK(piece_is_there(layer.disk, i));
@@ -379,10 +351,10 @@ RUN_IN_TASK(test_own_is_kept)
 
 /* ---- Many at once, while it forgets. ---- */
 
-#define TASKS	 6
-#define RANGES	 40
-#define STRIDE	 (512 * KIB / 512) /* sectors from one to the next */
-#define WORDS	 (512 / sizeof(uint64_t))
+#define TASKS  6
+#define RANGES 40
+#define STRIDE (512 * KIB / 512) /* sectors from one to the next */
+#define WORDS  (512 / sizeof(uint64_t))
 
 /*
  * What is below, as it were: each sector has a version, which only its task changes; the cache has
@@ -443,7 +415,8 @@ static void truth_task(unsigned index, void *argument)
 			if (random_below(&random, 4) == 0)
 				CHECK_OK(disk_flush(truth->layer.disk));
 			/* Something to be forgotten for. */
-			CHECK_OK(piece(truth->layer.disk, 8000 + random_below(&random, 4000), true));
+			CHECK_OK(
+				piece(truth->layer.disk, 8000 + random_below(&random, 4000), true));
 			break;
 		default:
 			good = truth_check(truth, place);
@@ -475,7 +448,7 @@ static void test_truth(void **state)
 	(void)state;
 	truth = (struct truth){.layer = limited(THROUGH)};
 	truth.layer.options[2][1] = "1M";
-	forget_file();
+	sqlite_remove(PATH);
 	run_task(truth_begin, &truth.layer);
 	if (truth.layer.disk)
 		run_tasks(TASKS, truth_task, &truth);
@@ -504,9 +477,9 @@ static int leave(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names),	     cmocka_unit_test(test_own),
-		cmocka_unit_test(test_dirty),	     cmocka_unit_test(test_dirty_log),
-		cmocka_unit_test(test_limit),	     cmocka_unit_test(test_own_is_kept),
+		cmocka_unit_test(test_names), cmocka_unit_test(test_own),
+		cmocka_unit_test(test_dirty), cmocka_unit_test(test_dirty_log),
+		cmocka_unit_test(test_limit), cmocka_unit_test(test_own_is_kept),
 		cmocka_unit_test(test_truth),
 	};
 

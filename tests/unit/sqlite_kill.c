@@ -25,19 +25,19 @@
 #include "tests/lib/scratch.h"
 #include "tests/lib/sqlite.h"
 
-#define PATH	  "layer.diskfs"
-#define TASKS	  4
-#define OWN	  48 /* sectors of each task, every fourth one */
-#define SECTORS	  (TASKS * OWN)
-#define WORDS	  (512 / sizeof(uint64_t))
-#define ZEROS_AT  7 /* every so many versions, the sector is zeros */
+#define PATH		  "layer.diskfs"
+#define TASKS		  4
+#define OWN		  48 /* sectors of each task, every fourth one */
+#define SECTORS		  (TASKS * OWN)
+#define WORDS		  (512 / sizeof(uint64_t))
+#define ZEROS_AT	  7 /* every so many versions, the sector is zeros */
 #define IS_ZEROS(version) ((version) % ZEROS_AT == 0)
 
 /* Versions of each sector: asked for, acknowledged, flushed. */
 static struct account {
 	_Atomic uint64_t asked[SECTORS], done[SECTORS], flushed[SECTORS];
 	_Atomic uint64_t flushes;
-} *account;
+} * account;
 
 static uint64_t seed = 1;
 
