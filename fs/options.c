@@ -9,9 +9,13 @@ static const char *const mount_words[] = {
 	"atime", "noatime", "sync", "async",  "dirsync", "auto_unmount", NULL,
 };
 
-/* For mount(8) alone. */
-static const char *const fstab_words[] = {
-	"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "nofail", "_netdev", NULL,
+/* For mount(8) alone; or about access times and symbolic links, which no mount of ours keeps. */
+static const char *const ignored_words[] = {
+	"defaults", "auto",	  "noauto",	"user",	       "nouser",
+	"users",    "owner",	  "nofail",	"_netdev",     "silent",
+	"loud",	    "relatime",	  "norelatime", "strictatime", "nostrictatime",
+	"diratime", "nodiratime", "lazytime",	"nolazytime",  "nosymfollow",
+	NULL,
 };
 
 static bool is_one_of(const char *const *words, const char *word)
@@ -49,7 +53,7 @@ static int apply_word(char *word, struct settings *settings, char *mount_options
 		strcat(mount_options, word);
 		return 0;
 	}
-	if (is_one_of(fstab_words, word) || strncmp(word, "x-", 2) == 0)
+	if (is_one_of(ignored_words, word) || strncmp(word, "x-", 2) == 0)
 		return 0;
 
 	const struct option *tables[] = {settings_options};

@@ -115,6 +115,10 @@ mount_options() {
 	check diskfs -o noexec,nosuid "$conf" "$mnt"
 	check_match "noexec" grep " $mnt " /proc/self/mounts
 	leave
+	# As in /etc/fstab.
+	check diskfs "$conf" "$mnt" -o defaults,nofail,relatime,nodiratime,lazytime,x-systemd.automount
+	leave
+	check_fails 1 diskfs -o nonsense "$conf" "$mnt"
 }
 
 named() {
