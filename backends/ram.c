@@ -3,11 +3,11 @@
  * ram: a RAM disk, or a layer (core/layer.h) in memory. Sparse: memory is taken for what is written
  * and given back by unmap; sectors/sectors.h is where it all is, and locks it.
  *
- * Alone, what is unmapped or zeroed is dropped: it reads as zeros, as all that was never written. As
- * a layer it becomes zeros that hide what is below. Likewise, when the size changes while mounted,
- * what is beyond a smaller end is dropped, and what a larger one adds reads as zeros whatever is
- * below. (A write that was under way when the disk shrank may still arrive beyond the end; so what
- * is added is cleared once more.)
+ * Alone, what is unmapped or zeroed is dropped: it reads as zeros, as all that was never written.
+ * As a layer it becomes zeros that hide what is below. Likewise, when the size changes while
+ * mounted, what is beyond a smaller end is dropped, and what a larger one adds reads as zeros
+ * whatever is below. (A write that was under way when the disk shrank may still arrive beyond the
+ * end; so what is added is cleared once more.)
  *
  * Flush: nothing to do. Nothing survives the process.
  */
@@ -82,7 +82,7 @@ static int ram_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 			sg_zero(&gap);
 		}
 		sector += gaps.answered;
-		rest = sg_slice(&rest, gaps.answered << shift, rest.len - (gaps.answered << shift));
+		sg_take(&rest, gaps.answered << shift);
 	}
 	return 0;
 }
@@ -325,7 +325,6 @@ static const struct option ram_options[] = {
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct ram_config, limit),
 	 .min = MIB,
-	 .max = INT64_MAX,
 	 .help = "How much memory it may take, a few per cent of which are for finding the rest; "
 		 "writes fail then (ENOSPC). The default is all that the system gives"},
 	{.name = NULL},

@@ -25,6 +25,18 @@ struct sg sg_of(struct iovec *iov, void *data, size_t len);
 /* The @len bytes of @sg from @offset; both must lie inside @sg. */
 struct sg sg_slice(const struct sg *sg, size_t offset, size_t len);
 
+/* Takes the first @len bytes off @rest, which has as many, and returns them. */
+static inline struct sg sg_take(struct sg *rest, size_t len)
+{
+	struct sg taken = {.iov = rest->iov, .skip = rest->skip, .len = len};
+
+	if (len == rest->len)
+		rest->len = 0;
+	else
+		*rest = sg_slice(rest, len, rest->len - len);
+	return taken;
+}
+
 /*
  * Writes at most @max iovecs that describe the beginning of @sg to @out; returns how many, and in
  * *bytes how many bytes they hold. Empty segments are left out.

@@ -8,9 +8,11 @@
  *
  * A mixed page may have no memory (zeros and absent); `zeroes` never has a page that is mixed or
  * has memory. Behind the three sets come the addresses of the pages that have memory, then the
- * cells of those that are mixed, both in order. So a leaf is as large as what is in it, and moves
- * when that changes: it is unpacked, changed, and packed again. What only overwrites data does not
- * change it.
+ * cells of those that are mixed, both in order. Where the pages follow one another in memory, as
+ * most that were written in a row do, the first address is all, with FOLLOW in it: so finding a
+ * page mostly takes no more than a cache line. A leaf is as large as what is in it, and moves when
+ * that changes: it is unpacked, changed, and packed again. What only overwrites data leaves it as
+ * it is.
  *
  * The memory of a cell that is not data holds anything, and is never read.
  */
@@ -27,6 +29,9 @@ struct leaf {
 	uint64_t data, mixed, zeroes; /* a bit each page */
 	char *pages[];
 };
+
+/* In the first address: the other pages follow it. */
+#define FOLLOW ((uintptr_t)1)
 
 /* An unpacked leaf. */
 struct open_leaf {
@@ -73,9 +78,22 @@ static unsigned set_pop(uint64_t *set)
 
 /* ---- Packing. ---- */
 
+static bool pages_follow(const struct leaf *leaf)
+{
+	return leaf->data && ((uintptr_t)leaf->pages[0] & FOLLOW);
+}
+
+/* The page that is number @rank of those that have memory. */
+static char *leaf_page(const struct leaf *leaf, unsigned rank)
+{
+	return pages_follow(leaf) ? leaf->pages[0] - FOLLOW + rank * POOL_PAGE : leaf->pages[rank];
+}
+
 static struct page_cells *mixed_cells(const struct leaf *leaf)
 {
-	return (struct page_cells *)(uintptr_t)(leaf->pages + count_of(leaf->data));
+	unsigned count = pages_follow(leaf) ? 1 : count_of(leaf->data);
+
+	return (struct page_cells *)(uintptr_t)(leaf->pages + count);
 }
 
 static void leaf_open(const void *part, struct open_leaf *open)
@@ -92,13 +110,24 @@ static void leaf_open(const void *part, struct open_leaf *open)
 	open->data = data = leaf->data;
 	open->mixed = mixed = leaf->mixed;
 	open->zeroes = leaf->zeroes;
-	for (char *const *page = leaf->pages; data; page++)
-		open->pages[set_pop(&data)] = *page;
+	for (unsigned rank = 0; data; rank++)
+		open->pages[set_pop(&data)] = leaf_page(leaf, rank);
 	for (cells = mixed_cells(leaf); mixed; cells++)
 		open->cells[set_pop(&mixed)] = *cells;
 }
 
-static void leaf_fill(struct leaf *leaf, const struct open_leaf *open)
+static bool open_pages_follow(const struct open_leaf *open)
+{
+	uint64_t data = open->data;
+	const char *next = data ? open->pages[__builtin_ctzll(data)] : NULL;
+
+	for (; data; next += POOL_PAGE)
+		if (open->pages[set_pop(&data)] != next)
+			return false;
+	return next;
+}
+
+static void leaf_fill(struct leaf *leaf, const struct open_leaf *open, bool follow)
 {
 	uint64_t data = open->data, mixed = open->mixed;
 	struct page_cells *cells;
@@ -106,7 +135,9 @@ static void leaf_fill(struct leaf *leaf, const struct open_leaf *open)
 	leaf->data = data;
 	leaf->mixed = mixed;
 	leaf->zeroes = open->zeroes;
-	for (char **page = leaf->pages; data; page++)
+	if (follow)
+		leaf->pages[0] = open->pages[set_pop(&data)] + FOLLOW;
+	for (char **page = leaf->pages; data && !follow; page++)
 		*page = open->pages[set_pop(&data)];
 	for (cells = mixed_cells(leaf); mixed; cells++)
 		*cells = open->cells[set_pop(&mixed)];
@@ -117,7 +148,8 @@ static bool leaf_pack(const struct grid *grid, void **part, const struct open_le
 		      enum pool_limit limit)
 {
 	struct leaf *old = is_mark(*part) ? NULL : *part, *leaf = old;
-	size_t size = sizeof(*leaf) + count_of(open->data) * sizeof(open->pages[0]) +
+	bool follow = open_pages_follow(open);
+	size_t size = sizeof(*leaf) + (follow ? 1 : count_of(open->data)) * sizeof(open->pages[0]) +
 		      count_of(open->mixed) * sizeof(open->cells[0]);
 
 	if (!open->data && !open->mixed && (!open->zeroes || open->zeroes == UINT64_MAX)) {
@@ -129,7 +161,7 @@ static bool leaf_pack(const struct grid *grid, void **part, const struct open_le
 			leaf = old;
 		if (!leaf)
 			return false;
-		leaf_fill(leaf, open);
+		leaf_fill(leaf, open, follow);
 		*part = leaf;
 	}
 	if (old && *part != old)
@@ -139,7 +171,13 @@ static bool leaf_pack(const struct grid *grid, void **part, const struct open_le
 
 void leaf_free(const struct grid *grid, struct leaf *leaf)
 {
-	pool_pages_put(grid->pool, leaf->pages, count_of(leaf->data));
+	unsigned count = count_of(leaf->data);
+	char *pages[LEAF_PAGES];
+
+	for (unsigned rank = 0; rank < count; rank++)
+		pages[rank] = leaf_page(leaf, rank);
+	if (count > 0)
+		pool_pages_put(grid->pool, pages, count);
 	pool_object_put(grid->pool, leaf);
 }
 
@@ -265,10 +303,15 @@ static void open_set_cells(const struct grid *grid, struct open_leaf *open, unsi
 static void leaf_copy(const struct grid *grid, const struct leaf *leaf, unsigned first,
 		      const struct sg *sg, void (*copy)(const struct sg *sg, char *memory))
 {
-	size_t at = first * (POOL_PAGE >> grid->page_shift) % POOL_PAGE;
-	char *const *page = leaf->pages + rank_of(leaf->data, first >> grid->page_shift);
+	size_t at = ((size_t)first << (POOL_PAGE_SHIFT - grid->page_shift)) % POOL_PAGE;
+	unsigned rank = rank_of(leaf->data, first >> grid->page_shift);
+	char *const *page = leaf->pages + rank;
 	struct sg rest = *sg;
 
+	if (pages_follow(leaf)) {
+		copy(sg, leaf_page(leaf, rank) + at);
+		return;
+	}
 	while (rest.len > 0) {
 		char *memory = *page++ + at;
 		size_t length = POOL_PAGE - at;
@@ -277,10 +320,8 @@ static void leaf_copy(const struct grid *grid, const struct leaf *leaf, unsigned
 		/* Pages that follow one another in memory, too, are one. */
 		for (; length < rest.len && *page == memory + length; page++)
 			length += POOL_PAGE;
-		length = min_u64(length, rest.len);
-		now = sg_slice(&rest, 0, length);
+		now = sg_take(&rest, min_u64(length, rest.len));
 		copy(&now, memory);
-		rest = sg_slice(&rest, length, rest.len - length);
 		at = 0;
 	}
 }
@@ -371,7 +412,7 @@ static bool leaf_make_data(const struct grid *grid, void **part, const struct ra
 bool leaf_write(const struct grid *grid, void **part, unsigned first, const struct sg *sg,
 		struct cell_counts *counts)
 {
-	unsigned end = first + (unsigned)(sg->len / (POOL_PAGE >> grid->page_shift));
+	unsigned end = first + (unsigned)(sg->len >> (POOL_PAGE_SHIFT - grid->page_shift));
 	struct range_of range = range_of(grid, first, end);
 	const struct leaf *leaf = *part;
 

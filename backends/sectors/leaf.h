@@ -17,10 +17,11 @@
 #include "backends/sectors/pool.h"
 #include "core/layer.h"
 
-#define LEAF_PAGES  64U
+#define LEAF_PAGE_SHIFT 6U /* log2 of LEAF_PAGES */
+#define LEAF_PAGES	(1U << LEAF_PAGE_SHIFT)
 
-#define MARK_ABSENT ((void *)0)
-#define MARK_ZEROES ((void *)1)
+#define MARK_ABSENT	((void *)0)
+#define MARK_ZEROES	((void *)1)
 
 static inline bool is_mark(const void *part)
 {
@@ -44,9 +45,15 @@ struct grid {
 	unsigned page_shift; /* log2 of the cells in a page, 0 to 3 */
 };
 
+/* log2 of the cells in a leaf. */
+static inline unsigned leaf_shift(const struct grid *grid)
+{
+	return LEAF_PAGE_SHIFT + grid->page_shift;
+}
+
 static inline unsigned leaf_cells(const struct grid *grid)
 {
-	return LEAF_PAGES << grid->page_shift;
+	return 1U << leaf_shift(grid);
 }
 
 struct leaf;

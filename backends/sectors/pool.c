@@ -4,12 +4,12 @@
  * address tells its arena, whose first page describes it. The kernel gives pages as they are
  * touched. A page of an arena is used; or *dirty*: free, but the system has not got it back; or
  * clean: free, and takes no memory. Dirty pages are used first. Arenas are in lists by what they
- * have: a dirty page, only clean ones, or none free. One without a used page is unmapped, unless it
- * is the last.
+ * have: a dirty page, only clean ones, or none free.
  *
- * To give single pages back costs a system call for each run of them, so dirty ones are collected
- * (DIRTY_MAX). Huge pages would make that useless: the kernel joins free pages with used ones
- * again. So there are none.
+ * To give pages back costs a system call for each run of them, so dirty ones are collected until
+ * there are DIRTY_MAX, and pool_trim() is called by whoever has put some, when it holds no lock. An
+ * arena without used and dirty pages is unmapped then, unless it is the last. Huge pages would make
+ * this useless: the kernel joins free pages with used ones again. So there are none.
  *
  * Objects are cut from *slabs*: pages that begin with a description. Each size class has a list of
  * the slabs that have room. One without an object is a free page again.
@@ -18,6 +18,7 @@
  */
 #include "backends/sectors/pool.h"
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -28,7 +29,13 @@
 #define ARENA_WORDS (ARENA_PAGES / 64)
 
 #define DIRTY_MAX   256U /* pages */
-#define TRIM_RUNS   64U	 /* that one pool_trim() gives back */
+
+/* How much is worth a system call, in bytes. */
+#define POPULATE_MIN (4 * POOL_PAGE)
+
+/* That one pool_trim() gives back at most, so that it does not last. */
+#define TRIM_RUNS  64U
+#define TRIM_PAGES 1024U
 
 /* ---- Lists: circular, with a head that is no element. ---- */
 
@@ -134,16 +141,6 @@ static char *map_aligned(void)
 	return aligned;
 }
 
-static void unmap_arenas(struct link *head)
-{
-	while (!list_is_empty(head)) {
-		struct arena *arena = CONTAINER_OF(head->next, struct arena, link);
-
-		list_remove(&arena->link);
-		munmap(arena, ARENA_SIZE);
-	}
-}
-
 static struct arena *arena_of(const void *address)
 {
 	return (struct arena *)align_down((uintptr_t)address, ARENA_SIZE);
@@ -167,36 +164,33 @@ static void add_dirty(struct pool *pool, struct arena *arena, int count)
 			      memory_order_relaxed);
 }
 
-/* Puts it into the list where it belongs; into @empty, where that is none. */
-static void arena_sort(struct pool *pool, struct arena *arena, struct link *empty)
+/* Puts it into the list where it belongs. */
+static void arena_sort(struct pool *pool, struct arena *arena)
 {
 	enum arena_list list = arena->dirty_count > 0  ? ARENAS_DIRTY
 			       : arena->free_count > 0 ? ARENAS_CLEAN
 						       : ARENAS_FULL;
 
-	if (arena->free_count == ARENA_PAGES - 1 && pool->arena_count > 1) {
-		pool->arena_count--;
-		pool->pages -= 1 + arena->dirty_count;
-		add_dirty(pool, arena, -(int)arena->dirty_count);
-		list_remove(&arena->link);
-		list_push(empty, &arena->link);
-	} else if (list != arena->list) {
-		list_remove(&arena->link);
-		list_push(&pool->arenas[list], &arena->link);
-		arena->list = list;
-	}
+	if (list == arena->list)
+		return;
+	list_remove(&arena->link);
+	list_push(&pool->arenas[list], &arena->link);
+	arena->list = list;
 }
 
-static uint64_t pool_room(const struct pool *pool, enum pool_limit limit)
+/* How many pages may be used that are clean now, or dirty. */
+static uint64_t pool_room(const struct pool *pool, enum pool_limit limit, bool is_dirty)
 {
+	uint64_t others = pool->pages - (is_dirty ? dirty_pages(pool) : 0);
+
 	if (pool->limit_pages == 0 || limit == POOL_BEYOND)
 		return UINT64_MAX;
-	return pool->limit_pages - min_u64(pool->pages, pool->limit_pages);
+	return pool->limit_pages - min_u64(others, pool->limit_pages);
 }
 
 static struct arena *arena_new(struct pool *pool, enum pool_limit limit)
 {
-	struct arena *arena = pool_room(pool, limit) > 1 ? (void *)map_aligned() : NULL;
+	struct arena *arena = pool_room(pool, limit, false) > 1 ? (void *)map_aligned() : NULL;
 
 	if (!arena)
 		return NULL;
@@ -230,8 +224,7 @@ static unsigned arena_take(struct pool *pool, struct arena *arena, enum pool_lim
 	uint64_t *bits = is_dirty ? arena->dirty : arena->free;
 	unsigned word = arena->first_free, first, count = 0;
 
-	if (!is_dirty)
-		max = (unsigned)min_u64(max, pool_room(pool, limit));
+	max = (unsigned)min_u64(max, pool_room(pool, limit, is_dirty));
 	if (max == 0)
 		return 0;
 	while (bits[word] == 0)
@@ -253,11 +246,11 @@ static unsigned arena_take(struct pool *pool, struct arena *arena, enum pool_lim
 		add_dirty(pool, arena, -(int)count);
 	else
 		pool->pages += count;
-	arena_sort(pool, arena, NULL);
+	arena_sort(pool, arena);
 	return count;
 }
 
-static void put_pages(struct pool *pool, char *const *pages, unsigned count, struct link *empty)
+static void put_pages(struct pool *pool, char *const *pages, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
 		struct arena *arena = arena_of(pages[i]);
@@ -270,55 +263,76 @@ static void put_pages(struct pool *pool, char *const *pages, unsigned count, str
 		arena->first_free = (unsigned)min_u64(arena->first_free, page / 64);
 		arena->free_count++;
 		add_dirty(pool, arena, 1);
-		arena_sort(pool, arena, empty);
+		arena_sort(pool, arena);
 	}
 }
 
+/* The first *dirty of them are dirty. */
 static bool get_pages(struct pool *pool, enum pool_limit limit, char **pages, unsigned count,
-		      struct link *empty)
+		      unsigned *dirty)
 {
 	unsigned got = 0;
 
+	*dirty = 0;
 	while (got < count) {
 		struct arena *arena = arena_get(pool, limit);
+		bool is_dirty = arena && arena->dirty_count > 0;
 		unsigned now = arena ? arena_take(pool, arena, limit, pages + got, count - got) : 0;
 
 		if (now == 0) {
-			put_pages(pool, pages, got, empty);
+			put_pages(pool, pages, got);
 			return false;
 		}
 		got += now;
+		if (is_dirty)
+			*dirty = got;
 	}
 	return true;
 }
 
 /* ---- Pages. ---- */
 
+/*
+ * Lets the kernel provide clean pages, a long run at a time: that costs less than a fault for each.
+ * False: there is no memory. If it cannot do so, pages come when they are touched.
+ */
+static bool populate(char *const *pages, unsigned count)
+{
+	for (unsigned first = 0, end; first < count; first = end) {
+		size_t length = POOL_PAGE;
+
+		for (end = first + 1; end < count && pages[end] == pages[first] + length; end++)
+			length += POOL_PAGE;
+		if (length >= POPULATE_MIN &&
+		    madvise(pages[first], length, MADV_POPULATE_WRITE) < 0 && errno == ENOMEM)
+			return false;
+	}
+	return true;
+}
+
 bool pool_pages_get(struct pool *pool, char **pages, unsigned count)
 {
-	struct link empty;
+	unsigned dirty;
 	bool done;
 
-	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
-	done = get_pages(pool, POOL_WITHIN, pages, count, &empty);
+	done = get_pages(pool, POOL_WITHIN, pages, count, &dirty);
 	if (done)
 		pool->data_pages += count;
 	pthread_mutex_unlock(&pool->mutex);
-	unmap_arenas(&empty);
-	return done;
+	if (!done || populate(pages + dirty, count - dirty))
+		return done;
+	pool_pages_put(pool, pages, count);
+	return false;
 }
 
 void pool_pages_put(struct pool *pool, char *const *pages, unsigned count)
 {
-	struct link empty;
 
-	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
-	put_pages(pool, pages, count, &empty);
+	put_pages(pool, pages, count);
 	pool->data_pages -= count;
 	pthread_mutex_unlock(&pool->mutex);
-	unmap_arenas(&empty);
 }
 
 /* ---- Objects. ---- */
@@ -356,16 +370,16 @@ static bool slab_is_full(const struct slab *slab)
 }
 
 /* One with room. */
-static struct slab *slab_get(struct pool *pool, unsigned class, enum pool_limit limit,
-			     struct link *empty)
+static struct slab *slab_get(struct pool *pool, unsigned class, enum pool_limit limit)
 {
 	struct link *list = &pool->slabs[class];
 	struct slab *slab;
+	unsigned dirty;
 	char *page;
 
 	if (!list_is_empty(list))
 		return CONTAINER_OF(list->next, struct slab, link);
-	if (!get_pages(pool, limit, &page, 1, empty))
+	if (!get_pages(pool, limit, &page, 1, &dirty))
 		return NULL;
 	slab = (struct slab *)(void *)page;
 	*slab = (struct slab){.class = class};
@@ -390,16 +404,13 @@ static void *slab_take(struct slab *slab)
 
 void *pool_object_get(struct pool *pool, size_t size, enum pool_limit limit)
 {
-	struct link empty;
 	struct slab *slab;
 	void *object;
 
-	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
-	slab = slab_get(pool, class_of(size), limit, &empty);
+	slab = slab_get(pool, class_of(size), limit);
 	object = slab ? slab_take(slab) : NULL;
 	pthread_mutex_unlock(&pool->mutex);
-	unmap_arenas(&empty);
 	return object;
 }
 
@@ -407,9 +418,7 @@ void pool_object_put(struct pool *pool, void *object)
 {
 	struct slab *slab = slab_of(object);
 	char *page = (char *)slab;
-	struct link empty;
 
-	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
 	if (slab_is_full(slab))
 		list_push(&pool->slabs[slab->class], &slab->link);
@@ -417,10 +426,9 @@ void pool_object_put(struct pool *pool, void *object)
 	slab->free = object;
 	if (--slab->used == 0) {
 		list_remove(&slab->link);
-		put_pages(pool, &page, 1, &empty);
+		put_pages(pool, &page, 1);
 	}
 	pthread_mutex_unlock(&pool->mutex);
-	unmap_arenas(&empty);
 }
 
 /* ---- What goes back to the system. ---- */
@@ -435,10 +443,10 @@ static bool is_set(const uint64_t *bits, unsigned page)
 }
 
 /*
- * The next run of free pages, from page @from, that begins and ends with a dirty one; false: there
- * is none. Clean ones inside make it longer at no cost.
+ * The next run of free pages, at most @max, from page @from, that begins and ends with a dirty one;
+ * false: there is none. Clean ones inside make it longer at no cost.
  */
-static bool find_dirty(const struct arena *arena, unsigned from, struct run *run)
+static bool find_dirty(const struct arena *arena, unsigned from, unsigned max, struct run *run)
 {
 	unsigned page = from, end;
 
@@ -447,7 +455,8 @@ static bool find_dirty(const struct arena *arena, unsigned from, struct run *run
 	if (page >= ARENA_PAGES)
 		return false;
 	*run = (struct run){.first = page, .count = 1};
-	for (end = page + 1; end < ARENA_PAGES && is_set(arena->free, end); end++)
+	max = (unsigned)min_u64(max, ARENA_PAGES - page);
+	for (end = page + 1; end - page < max && is_set(arena->free, end); end++)
 		if (is_set(arena->dirty, end))
 			run->count = end + 1 - page;
 	return true;
@@ -480,14 +489,15 @@ static void run_put(struct arena *arena, const struct run *run)
 
 static unsigned take_runs(struct pool *pool, struct arena *arena, struct run *runs)
 {
-	unsigned count = 0, from = 0;
+	unsigned count = 0, from = 0, left = TRIM_PAGES;
 
-	while (count < TRIM_RUNS && find_dirty(arena, from, &runs[count])) {
+	while (count < TRIM_RUNS && left > 0 && find_dirty(arena, from, left, &runs[count])) {
 		run_take(pool, arena, &runs[count]);
 		from = runs[count].first + runs[count].count;
+		left -= runs[count].count;
 		count++;
 	}
-	arena_sort(pool, arena, NULL);
+	arena_sort(pool, arena);
 	return count;
 }
 
@@ -499,11 +509,11 @@ bool pool_wants_trim(struct pool *pool)
 bool pool_trim(struct pool *pool)
 {
 	struct run runs[TRIM_RUNS];
-	struct link empty, *dirty = &pool->arenas[ARENAS_DIRTY];
+	struct link *dirty = &pool->arenas[ARENAS_DIRTY];
 	struct arena *arena;
 	unsigned count;
+	bool is_empty;
 
-	list_init(&empty);
 	pthread_mutex_lock(&pool->mutex);
 	if (list_is_empty(dirty)) {
 		pthread_mutex_unlock(&pool->mutex);
@@ -518,9 +528,17 @@ bool pool_trim(struct pool *pool)
 	pthread_mutex_lock(&pool->mutex);
 	for (unsigned i = 0; i < count; i++)
 		run_put(arena, &runs[i]);
-	arena_sort(pool, arena, &empty);
+	arena_sort(pool, arena);
+	is_empty = arena->free_count == ARENA_PAGES - 1 && arena->dirty_count == 0 &&
+		   pool->arena_count > 1;
+	if (is_empty) {
+		list_remove(&arena->link);
+		pool->arena_count--;
+		pool->pages--;
+	}
 	pthread_mutex_unlock(&pool->mutex);
-	unmap_arenas(&empty);
+	if (is_empty)
+		munmap(arena, ARENA_SIZE);
 	return dirty_pages(pool) > 0;
 }
 
@@ -547,7 +565,12 @@ void pool_free(struct pool *pool)
 	if (!pool)
 		return;
 	for (unsigned i = 0; i < ARENA_LISTS; i++)
-		unmap_arenas(&pool->arenas[i]);
+		while (!list_is_empty(&pool->arenas[i])) {
+			struct link *link = pool->arenas[i].next;
+
+			list_remove(link);
+			munmap(CONTAINER_OF(link, struct arena, link), ARENA_SIZE);
+		}
 	pthread_mutex_destroy(&pool->mutex);
 	free(pool);
 }

@@ -11,7 +11,8 @@
 
 #include "core/util.h"
 
-#define POOL_PAGE	((uint64_t)4096)
+#define POOL_PAGE_SHIFT 12U
+#define POOL_PAGE	((uint64_t)1 << POOL_PAGE_SHIFT)
 #define POOL_OBJECT_MAX 672U /* bytes */
 
 struct pool;

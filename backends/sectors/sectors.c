@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The map is cut into leaves (leaf.h) of 256 KiB, which go round to SHARDS trees (tree.h): leaf i is
- * leaf i / SHARDS of tree i % SHARDS. So whatever follows one another, or is far apart, is mostly
- * in different trees, and a range of the map is one range of each tree.
+ * The map is cut into leaves (leaf.h) of 256 KiB, which go round to SHARDS trees (tree.h): leaf i
+ * is leaf i / SHARDS of tree i % SHARDS. So whatever follows one another, or is far apart, is
+ * mostly in different trees, and a range of the map is one range of each tree.
  *
  * Each tree is guarded by a lock: shared to read, exclusive to change. It is held for a leaf's
  * content, or for a bounded piece of a range that is cleared. A sector lies in one leaf, so whoever
@@ -27,8 +27,8 @@
 #define RUN_LEAVES 1024U
 
 struct shard {
-	_Alignas(64) pthread_rwlock_t lock;
-	struct tree tree;
+	_Alignas(64) struct tree tree; /* what every request looks at is in one cache line */
+	pthread_rwlock_t lock;
 };
 
 struct sectors {
@@ -53,7 +53,9 @@ static void lock_init(pthread_rwlock_t *lock)
 struct sectors *sectors_new(uint32_t sector_size, uint64_t limit)
 {
 	struct sectors *sectors = aligned_alloc(_Alignof(struct sectors), sizeof(*sectors));
-	struct pool *pool = pool_new(limit);
+	/* What is here at once counts, too. */
+	uint64_t rest = limit - min_u64(limit, sizeof(*sectors));
+	struct pool *pool = pool_new(limit > 0 ? max_u64(rest, 1) : 0);
 
 	assert(is_power_of_two(sector_size) && sector_size >= 512 &&
 	       sector_size <= GEOMETRY_SECTOR_MAX);
@@ -88,22 +90,33 @@ void sectors_free(struct sectors *sectors)
 
 /* ---- Places. ---- */
 
+/* The leaf of the map that has @cell, and which of its cells that is. */
+static uint64_t leaf_of(const struct sectors *sectors, uint64_t cell)
+{
+	return cell >> leaf_shift(&sectors->grid);
+}
+
+static unsigned place_in_leaf(const struct sectors *sectors, uint64_t cell)
+{
+	return (unsigned)cell & (leaf_cells(&sectors->grid) - 1);
+}
+
 /* The cells of the map before @cell that are in this shard: as a cell of the shard, the first that
  * is not before @cell. */
 static uint64_t shard_cell(const struct sectors *sectors, unsigned shard, uint64_t cell)
 {
-	uint64_t size = leaf_cells(&sectors->grid), leaf = cell / size;
-	uint64_t before = (leaf + SHARDS - 1 - shard) / SHARDS * size;
+	uint64_t leaf = leaf_of(sectors, cell);
+	uint64_t before = (leaf + SHARDS - 1 - shard) / SHARDS << leaf_shift(&sectors->grid);
 
-	return leaf % SHARDS == shard ? before + cell % size : before;
+	return leaf % SHARDS == shard ? before + place_in_leaf(sectors, cell) : before;
 }
 
 /* The cell of the map that is cell @cell of the shard. */
 static uint64_t map_cell(const struct sectors *sectors, unsigned shard, uint64_t cell)
 {
-	uint64_t size = leaf_cells(&sectors->grid);
+	uint64_t leaf = leaf_of(sectors, cell) * SHARDS + shard;
 
-	return (cell / size * SHARDS + shard) * size + cell % size;
+	return (leaf << leaf_shift(&sectors->grid)) + place_in_leaf(sectors, cell);
 }
 
 /* A request, cut into pieces of a leaf at most. */
@@ -133,19 +146,18 @@ static struct walk walk_begin(const struct sectors *sectors, const struct sg *sg
 
 static bool walk_next(struct sectors *sectors, struct walk *walk, struct piece *piece)
 {
-	uint64_t size = leaf_cells(&sectors->grid), leaf = walk->cell / size;
-	size_t length;
+	uint64_t leaf = leaf_of(sectors, walk->cell);
 
 	if (walk->cell == walk->end)
 		return false;
 	piece->shard = &sectors->shards[leaf % SHARDS];
 	piece->cell = walk->cell;
 	piece->key = leaf / SHARDS;
-	piece->first = (unsigned)(walk->cell % size);
-	piece->end = (unsigned)min_u64(size, piece->first + (walk->end - walk->cell));
-	length = (size_t)(piece->end - piece->first) << sectors->cell_shift;
-	piece->sg = sg_slice(&walk->rest, 0, length);
-	walk->rest = sg_slice(&walk->rest, length, walk->rest.len - length);
+	piece->first = place_in_leaf(sectors, walk->cell);
+	piece->end = (unsigned)min_u64(leaf_cells(&sectors->grid),
+				       piece->first + (walk->end - walk->cell));
+	piece->sg =
+		sg_take(&walk->rest, (size_t)(piece->end - piece->first) << sectors->cell_shift);
 	walk->cell += piece->end - piece->first;
 	return true;
 }
@@ -190,8 +202,7 @@ static bool read_piece(const struct sectors *sectors, const struct piece *piece,
 
 	for (unsigned at = piece->first; at < piece->end; at = end) {
 		enum layer_state state = part_state(grid, part, at, piece->end, &end);
-		size_t length = (size_t)(end - at) << sectors->cell_shift;
-		struct sg now = sg_slice(&rest, 0, length);
+		struct sg now = sg_take(&rest, (size_t)(end - at) << sectors->cell_shift);
 
 		if (state == LAYER_DATA)
 			leaf_read(grid, part, at, &now);
@@ -200,7 +211,6 @@ static bool read_piece(const struct sectors *sectors, const struct piece *piece,
 		else if (!gaps_add(sectors, gaps, piece->cell + (at - piece->first), end - at))
 			return false;
 		gaps->answered += (end - at) >> sectors->sector_shift;
-		rest = sg_slice(&rest, length, rest.len - length);
 	}
 	return true;
 }
@@ -338,10 +348,10 @@ int sectors_drop(struct sectors *sectors, uint64_t sector, uint64_t count)
 static enum layer_state leaf_run(struct sectors *sectors, uint64_t cell, uint64_t end,
 				 uint64_t *run_end)
 {
-	uint64_t size = leaf_cells(&sectors->grid), leaf = cell / size;
+	uint64_t leaf = leaf_of(sectors, cell);
 	struct shard *shard = &sectors->shards[leaf % SHARDS];
-	unsigned first = (unsigned)(cell % size), to, next;
-	unsigned limit = (unsigned)min_u64(size, first + (end - cell));
+	unsigned first = place_in_leaf(sectors, cell), to, next;
+	unsigned limit = (unsigned)min_u64(leaf_cells(&sectors->grid), first + (end - cell));
 	enum layer_state state;
 	const void *part;
 
@@ -359,14 +369,14 @@ static enum layer_state leaf_run(struct sectors *sectors, uint64_t cell, uint64_
 /* How far the cells from @cell are data. */
 static uint64_t data_end(struct sectors *sectors, uint64_t cell, uint64_t end)
 {
-	uint64_t found, size = leaf_cells(&sectors->grid);
 	unsigned leaves = 0;
+	uint64_t found;
 
 	while (cell < end && leaves++ < RUN_LEAVES) {
 		if (leaf_run(sectors, cell, end, &found) != LAYER_DATA)
 			break;
 		cell = found;
-		if (cell % size != 0)
+		if (place_in_leaf(sectors, cell) != 0)
 			break;
 	}
 	return cell;
@@ -376,9 +386,9 @@ static uint64_t data_end(struct sectors *sectors, uint64_t cell, uint64_t end)
 static uint64_t same_end(struct sectors *sectors, uint64_t cell, uint64_t end,
 			 enum layer_state state)
 {
-	uint64_t size = leaf_cells(&sectors->grid), leaf = cell / size;
+	uint64_t leaf = leaf_of(sectors, cell);
 
-	for (unsigned i = 0; i < SHARDS && (leaf + i) * size < end; i++) {
+	for (unsigned i = 0; i < SHARDS && leaf + i <= leaf_of(sectors, end - 1); i++) {
 		unsigned index = (unsigned)((leaf + i) % SHARDS);
 		struct shard *shard = &sectors->shards[index];
 		uint64_t first = shard_cell(sectors, index, cell), found;
@@ -400,7 +410,7 @@ void sectors_run(struct sectors *sectors, uint64_t sector, uint64_t count, struc
 	enum layer_state state = leaf_run(sectors, cell, limit, &end);
 
 	/* Where it goes on beyond the leaf: as of now, when others may have changed it. */
-	if (end < limit && end % leaf_cells(&sectors->grid) == 0)
+	if (end < limit && place_in_leaf(sectors, end) == 0)
 		end = state == LAYER_DATA ? data_end(sectors, end, limit)
 					  : same_end(sectors, end, limit, state);
 	*run = (struct layer_run){

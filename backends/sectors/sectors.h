@@ -18,13 +18,15 @@
 
 struct sectors;
 
-/* @limit: bytes of memory that the content may take, index included; 0: no limit. NULL: no memory. */
+/* @limit: bytes of memory that the content may take, index included, 0: no limit. NULL: no
+ * memory. */
 struct sectors *sectors_new(uint32_t sector_size, uint64_t limit);
 /* NULL is allowed. */
 void sectors_free(struct sectors *sectors);
 
 /* 0, or ERROR_IO with ENOSPC at the limit or without memory: some of the sectors may have been
- * changed then, each as a whole. */
+ * changed then, each as a whole. The limit does not keep sectors from being dropped, nor data from
+ * becoming zeros. */
 int sectors_write(struct sectors *sectors, const struct sg *sg, uint64_t sector);
 int sectors_populate(struct sectors *sectors, const struct sg *sg, uint64_t sector);
 int sectors_zero(struct sectors *sectors, uint64_t sector, uint64_t count);
@@ -39,7 +41,7 @@ struct sectors_clear {
 	enum layer_state state; /* LAYER_ZEROES or LAYER_ABSENT */
 	struct {
 		unsigned shards;
-		uint64_t cells; /* of the next shard, and those that are no part of the range */
+		uint64_t cells; /* of the next shard */
 	} done;
 };
 

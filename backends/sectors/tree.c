@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * A radix tree of SLOTS-way nodes, as high as the last leaf needs. What is beyond it is absent. Each
- * slot of a node is a part: a run, or a node or leaf below. A node has two sets of slots, those
- * below which there is memory and those that are runs of zeros, and the addresses of the first, in
- * order. It is as large as what is in it, and moves when that changes. As with leaves, one that is
- * all absent or all zeros is never left: so runs are as long as they can be, and clearing a range
- * costs what is in it, not its length.
+ * A radix tree of SLOTS-way nodes, as high as the last leaf needs. What is beyond it is absent.
+ * Each slot of a node is a part: a run, or a node or leaf below. A node has two sets of slots,
+ * those below which there is memory and those that are runs of zeros, and the addresses of the
+ * first, in order. It is as large as what is in it, and moves when that changes. As with leaves,
+ * one that is all absent or all zeros is never left: so runs are as long as they can be, and
+ * clearing a range costs what is in it, not its length.
  */
 #include "backends/sectors/tree.h"
 #include <assert.h>

@@ -27,7 +27,7 @@ static int failed(struct sqlite *sqlite, const struct db *db, const char *what, 
 {
 	log_limited(&sqlite->log_limit, LOG_LEVEL_ERROR, sqlite->file.node, "cannot %s '%s': %s",
 		    what, sqlite->path, db_message(db, result));
-	return db_error(db, result);
+	return db_error(result);
 }
 
 /* Lets the log start anew, if that does not take longer than @wait_ms. */
@@ -37,8 +37,7 @@ static int restart_wal(struct sqlite *sqlite, int wait_ms)
 	int result;
 
 	sqlite3_busy_timeout(db->handle, wait_ms);
-	result = sqlite3_wal_checkpoint_v2(db->handle, "main", SQLITE_CHECKPOINT_RESTART, NULL,
-					   NULL);
+	result = db_checkpoint(db, SQLITE_CHECKPOINT_RESTART);
 	sqlite3_busy_timeout(db->handle, DB_BUSY_MS);
 	if (result == SQLITE_OK) {
 		atomic_store(&sqlite->committer.restart, false);
@@ -82,10 +81,9 @@ static int commit(struct sqlite *sqlite)
 	int result = SQLITE_OK;
 
 	if (memcmp(totals, &sqlite->meta.totals, sizeof(*totals)) != 0)
-		result = db_run(db, DB_META_TOTALS,
-				(const int64_t[]){(int64_t)totals->runs,
-						  (int64_t)totals->data_sectors},
-				2);
+		result = db_run(
+			db, DB_META_TOTALS,
+			(const int64_t[]){(int64_t)totals->runs, (int64_t)totals->data_sectors}, 2);
 	if (result == SQLITE_OK)
 		result = db_run(db, DB_COMMIT, NULL, 0);
 	if (result != SQLITE_OK)
@@ -253,8 +251,7 @@ int apply_checkpoint(struct sqlite *sqlite)
 	if (!db->handle)
 		result = db_open(db, sqlite->path, DB_WRITER);
 	if (result == SQLITE_OK)
-		result = sqlite3_wal_checkpoint_v2(db->handle, "main", SQLITE_CHECKPOINT_PASSIVE,
-						   NULL, NULL);
+		result = db_checkpoint(db, SQLITE_CHECKPOINT_PASSIVE);
 	if (result != SQLITE_OK && (result & 0xff) != SQLITE_BUSY) {
 		int error = failed(sqlite, db, "copy the log into", result);
 

@@ -74,8 +74,8 @@ static int hash_blocks(struct disk *below, EVP_MD_CTX *context, char *buffer, st
 {
 	uint64_t size = disk_size(below), offset;
 	bool whole = size <= FINGERPRINT_BLOCKS * FINGERPRINT_BLOCK;
-	uint64_t blocks = whole ? (size + FINGERPRINT_BLOCK - 1) / FINGERPRINT_BLOCK
-				: FINGERPRINT_BLOCKS;
+	uint64_t blocks =
+		whole ? (size + FINGERPRINT_BLOCK - 1) / FINGERPRINT_BLOCK : FINGERPRINT_BLOCKS;
 
 	for (uint64_t i = 0; i < blocks; i++) {
 		offset = whole ? i * FINGERPRINT_BLOCK : block_offset(size, i);
@@ -123,10 +123,11 @@ int base_of(struct disk *below, unsigned checks, struct base *base, struct err *
 		return 0;
 	/* What it shows alone is not what it shows in its stack, and a cache changes with every read. */
 	if (disk_is_layer(below) && (below->open_flags & DISK_OPEN_LAYER))
-		return err_set_key(err, "base_check",
-				   "'%s' is a layer itself, whose content cannot be checked without "
-				   "what is below it",
-				   below->name);
+		return err_set_key(
+			err, "base_check",
+			"'%s' is a layer itself, whose content cannot be checked without "
+			"what is below it",
+			below->name);
 	if (fingerprint(below, base->fingerprint, err) < 0)
 		return -1;
 	base->has_fingerprint = true;
@@ -145,8 +146,8 @@ static int compare_ids(const struct base *stored, const struct base *now, const 
 	if (!stored->has_id || (now->has_id && memcmp(stored->id, now->id, sizeof(now->id)) == 0))
 		return 0;
 	return err_set_key(err, "base_check",
-			   "'%s' was made over the disk with the id %s, and '%s' has %s%s" HINT, path,
-			   format_id(stored_id, stored->id), below,
+			   "'%s' was made over the disk with the id %s, and '%s' has %s%s" HINT,
+			   path, format_id(stored_id, stored->id), below,
 			   now->has_id ? "the id " : "no id",
 			   now->has_id ? format_id(now_id, now->id) : "");
 }
@@ -171,9 +172,10 @@ int base_compare(const struct base *stored, const struct base *now, unsigned che
 	if (checks == 0)
 		return 0;
 	if (!stored->is_there && now->is_there)
-		return err_set_key(err, "base_check",
-				   "'%s' was made with nothing below it, and now stands on '%s'" HINT,
-				   path, below);
+		return err_set_key(
+			err, "base_check",
+			"'%s' was made with nothing below it, and now stands on '%s'" HINT, path,
+			below);
 	if (stored->is_there && !now->is_there)
 		return err_set_key(err, "base_check",
 				   "'%s' was made over a disk of %llu bytes, and now stands on "
@@ -182,10 +184,10 @@ int base_compare(const struct base *stored, const struct base *now, unsigned che
 	if (!now->is_there)
 		return 0;
 	if ((checks & BASE_SIZE) && stored->size != now->size)
-		return err_set_key(err, "base_check",
-				   "'%s' was made over a disk of %llu bytes, and '%s' has %llu" HINT,
-				   path, (unsigned long long)stored->size, below,
-				   (unsigned long long)now->size);
+		return err_set_key(
+			err, "base_check",
+			"'%s' was made over a disk of %llu bytes, and '%s' has %llu" HINT, path,
+			(unsigned long long)stored->size, below, (unsigned long long)now->size);
 	if ((checks & BASE_ID) && compare_ids(stored, now, path, below, err) < 0)
 		return -1;
 	return checks & BASE_CONTENT ? compare_content(stored, now, path, below, err) : 0;

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
  * What a cache with a limit forgets. The disk is cut into ranges. Each has a count of uses, in
- * memory only: reads and writes raise it, up to CACHE_USES_MAX. A hand goes round over the ranges
- * that have rows; where it finds a count it lowers it, where it finds none it forgets the range
- * (CLOCK with counts, after Corbató, "A Paging Experiment with the Multics System"). So what is used
- * stays, about as with LRU, and no read writes anything.
+ * memory only: reads and writes raise it, up to USES_MAX. A hand goes round over the ranges that
+ * have rows; where it finds a count it lowers it, where it finds none it forgets the range (CLOCK
+ * with counts, after Corbató, "A Paging Experiment with the Multics System"). So what is used stays,
+ * about as with LRU, and no read writes anything.
+ *
+ * Uses that follow one another closely are one: else whatever is read or written once, but piece by
+ * piece, would seem to be used often. What is close is measured in what is new in the cache: an
+ * *epoch* is a part of the limit.
  *
  * It happens in the transaction that needs the room. What lies in a batch is not forgotten.
  *
@@ -18,6 +22,14 @@
 /* A range is of this size, or larger, so that there are at most RANGES_MAX. */
 #define RANGE_MIN  (256 * KIB)
 #define RANGES_MAX ((uint64_t)1 << 24)
+
+/* What is kept of a range: uses, and the epoch of the last, as far as there are bits. */
+#define USES_MAX   3U
+#define EPOCH_MASK 0xfcU
+#define EPOCH_STEP 4U
+
+/* Epochs in the time that it takes to fill the cache. */
+#define EPOCHS 16
 
 /* Ranges that one search spares because they are used; then it takes what comes. */
 #define SPARED_MAX 4096
@@ -46,27 +58,43 @@ void cache_destroy(struct cache *cache)
 
 void cache_use(struct cache *cache, uint64_t sector, uint64_t count)
 {
+	unsigned epoch;
+
 	if (!cache->uses)
 		return;
+	epoch = atomic_load_explicit(&cache->epoch, memory_order_relaxed) & EPOCH_MASK;
 	for (uint64_t i = sector >> cache->shift; i <= (sector + count - 1) >> cache->shift; i++) {
-		uint8_t uses = atomic_load_explicit(&cache->uses[i], memory_order_relaxed);
+		unsigned use = atomic_load_explicit(&cache->uses[i], memory_order_relaxed);
+		unsigned uses = use & USES_MAX;
 
+		if ((use & EPOCH_MASK) == epoch && uses > 0)
+			continue;
 		/* One that is lost does no harm. */
-		if (uses < CACHE_USES_MAX)
-			atomic_store_explicit(&cache->uses[i], (uint8_t)(uses + 1),
-					      memory_order_relaxed);
+		atomic_store_explicit(&cache->uses[i],
+				      (uint8_t)(epoch | min_u64(uses + 1, USES_MAX)),
+				      memory_order_relaxed);
 	}
 }
 
 /* Whether the range is to be spared this time. */
 static bool is_used(struct cache *cache, uint64_t range)
 {
-	uint8_t uses = atomic_load_explicit(&cache->uses[range], memory_order_relaxed);
+	unsigned use = atomic_load_explicit(&cache->uses[range], memory_order_relaxed);
 
-	if (uses == 0)
+	if ((use & USES_MAX) == 0)
 		return false;
-	atomic_store_explicit(&cache->uses[range], (uint8_t)(uses - 1), memory_order_relaxed);
+	atomic_store_explicit(&cache->uses[range], (uint8_t)(use - 1), memory_order_relaxed);
 	return true;
+}
+
+/* @bytes more are new in the cache. */
+static void count_epoch(struct cache *cache, uint64_t bytes)
+{
+	cache->fresh += bytes;
+	if (cache->fresh < cache->limit / EPOCHS)
+		return;
+	cache->fresh = 0;
+	atomic_fetch_add_explicit(&cache->epoch, EPOCH_STEP, memory_order_relaxed);
 }
 
 /* The next range with rows to be forgotten; *found is false where there are no rows. */
@@ -125,8 +153,10 @@ int cache_evict(struct sqlite *sqlite, uint64_t bytes)
 	bool found = true;
 	int error = 0;
 
-	if (!cache->uses || atomic_load(&sqlite->own) ||
-	    (*data << shift) + bytes <= cache->limit)
+	if (!cache->uses || atomic_load(&sqlite->own))
+		return 0;
+	count_epoch(cache, bytes);
+	if ((*data << shift) + bytes <= cache->limit)
 		return 0;
 	room = min_u64(bytes + cache->limit / SLACK, cache->limit);
 	while (!error && found && (*data << shift) > cache->limit - room) {

@@ -21,6 +21,7 @@
 #include "core/task.h"
 
 #define IDLE_NS	 (NS_PER_S / 10)
+#define LOOK_NS	 (NS_PER_S / 100) /* whether the disk is being closed */
 #define AGE_NS	 NS_PER_S
 #define RETRY_NS NS_PER_S
 
@@ -221,8 +222,7 @@ static void watch(struct disk *disk, uint64_t *changes, uint64_t *since_ns)
 
 	*changes = seen;
 	if (!due || committer->busy ||
-	    (atomic_load(&committer->error) &&
-	     now - atomic_load(&committer->error_ns) < RETRY_NS))
+	    (atomic_load(&committer->error) && now - atomic_load(&committer->error_ns) < RETRY_NS))
 		return;
 	committer->busy = true;
 	commit_once(disk);
@@ -235,14 +235,21 @@ static bool watch_ends(struct sqlite *sqlite)
 {
 	struct committer *committer = &sqlite->committer;
 
-	if (committer->closing)
+	if (atomic_load(&committer->closing))
 		return true;
 	if (pending_newest(&sqlite->pending) > 0)
 		return false;
 	atomic_store(&committer->watching, false);
 	/* A change before this has found somebody watching. */
-	return pending_newest(&sqlite->pending) == 0 ||
-	       atomic_exchange(&committer->watching, true);
+	return pending_newest(&sqlite->pending) == 0 || atomic_exchange(&committer->watching, true);
+}
+
+/* Sleeps for IDLE_NS, unless there is nothing to wait for any more. */
+static void watch_sleep(const struct committer *committer)
+{
+	for (uint64_t end_ns = now_ns() + IDLE_NS;
+	     now_ns() < end_ns && !atomic_load(&committer->closing);)
+		task_sleep_ns(LOOK_NS);
 }
 
 static void watch_run(void *argument)
@@ -254,7 +261,7 @@ static void watch_run(void *argument)
 	bool ends = false;
 
 	while (!ends) {
-		task_sleep_ns(IDLE_NS);
+		watch_sleep(committer);
 		task_mutex_lock(&committer->mutex);
 		ends = watch_ends(sqlite);
 		if (!ends)
@@ -333,7 +340,8 @@ static void checkpoint_start(struct disk *disk)
 	struct sqlite *sqlite = sqlite_of(disk);
 	struct committer *committer = &sqlite->committer;
 
-	if (committer->checkpointing || committer->closing || !apply_wants_checkpoint(sqlite))
+	if (committer->checkpointing || atomic_load(&committer->closing) ||
+	    !apply_wants_checkpoint(sqlite))
 		return;
 	committer->checkpointing = true;
 	committer->background++;
@@ -383,7 +391,7 @@ void commit_end(struct disk *disk)
 	struct committer *committer = &sqlite_of(disk)->committer;
 
 	task_mutex_lock(&committer->mutex);
-	committer->closing = true;
+	atomic_store(&committer->closing, true);
 	while (committer->background > 0)
 		wait_queue_wait(&committer->changed, &committer->mutex);
 	task_mutex_unlock(&committer->mutex);

@@ -22,8 +22,8 @@
 /* The log is cut to this when it starts anew. */
 #define WAL_KEPT "134217728"
 
-#define ROWS_FROM                                                                                 \
-	" FROM runs WHERE first >= ifnull((SELECT first FROM runs WHERE first <= ?1 ORDER BY "    \
+#define ROWS_FROM                                                                              \
+	" FROM runs WHERE first >= ifnull((SELECT first FROM runs WHERE first <= ?1 ORDER BY " \
 	"first DESC LIMIT 1), ?1) AND first < ?2 ORDER BY first"
 
 static const char *const texts[DB_STATEMENTS] = {
@@ -131,7 +131,8 @@ static int configure(struct db *db, enum db_mode mode)
 					"PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -8192; "
 					"PRAGMA journal_size_limit = " WAL_KEPT "; "
 					"PRAGMA max_page_count = 4294967294");
-	return result ? result : db_execute(db, "PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON");
+	return result ? result
+		      : db_execute(db, "PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON");
 }
 
 int db_open(struct db *db, const char *path, enum db_mode mode)
@@ -139,6 +140,7 @@ int db_open(struct db *db, const char *path, enum db_mode mode)
 	int result;
 
 	*db = (struct db){.handle = NULL};
+	errno = 0;
 	result = open_handle(db, path, mode);
 	return result ? result : configure(db, mode);
 }
@@ -156,17 +158,21 @@ int db_close(struct db *db)
 
 /* ---- Errors. ---- */
 
-/* Of the system, beneath what SQLite calls an I/O error. */
-static int io_errno(const struct db *db, int result)
+/*
+ * Of the system, beneath what SQLite calls an I/O error. sqlite3_system_errno() does not know those
+ * of a commit; but what the last system call has left is still there, as db_statement() has cleared
+ * it. A file that is looked for in vain is none.
+ */
+static int io_errno(int result)
 {
-	int errnum = sqlite3_system_errno(db->handle);
+	bool opens = (result & 0xff) == SQLITE_CANTOPEN;
 
 	if (result == SQLITE_IOERR_NOMEM)
 		return ENOMEM;
-	return errnum > 0 ? errnum : EIO;
+	return errno > 0 && (opens || errno != ENOENT) ? errno : EIO;
 }
 
-int db_error(const struct db *db, int result)
+int db_error(int result)
 {
 	switch (result & 0xff) {
 	case SQLITE_OK:
@@ -187,7 +193,7 @@ int db_error(const struct db *db, int result)
 		return error_io(EACCES);
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
-		return error_io(io_errno(db, result));
+		return error_io(io_errno(result));
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
 	case SQLITE_MISMATCH:
@@ -202,8 +208,8 @@ const char *db_message(const struct db *db, int result)
 {
 	int kind = result & 0xff;
 
-	if ((kind == SQLITE_IOERR || kind == SQLITE_CANTOPEN) && db->handle)
-		return strerror(io_errno(db, result));
+	if (kind == SQLITE_IOERR || kind == SQLITE_CANTOPEN)
+		return strerror(io_errno(result));
 	/* The handle's own text says more, where it is about this result. */
 	return db->handle && sqlite3_extended_errcode(db->handle) == result
 		       ? sqlite3_errmsg(db->handle)
@@ -223,6 +229,7 @@ sqlite3_stmt *db_statement(struct db *db, enum db_statement statement, const int
 	sqlite3_stmt **prepared = &db->statements[statement];
 
 	*result = SQLITE_OK;
+	errno = 0;
 	if (!*prepared)
 		*result = sqlite3_prepare_v3(db->handle, texts[statement], -1,
 					     SQLITE_PREPARE_PERSISTENT, prepared, NULL);
@@ -241,6 +248,12 @@ int db_run(struct db *db, enum db_statement statement, const int64_t *values, un
 	result = sqlite3_step(prepared);
 	sqlite3_reset(prepared);
 	return result == SQLITE_DONE ? SQLITE_OK : result == SQLITE_ROW ? SQLITE_ERROR : result;
+}
+
+int db_checkpoint(struct db *db, int mode)
+{
+	errno = 0;
+	return sqlite3_wal_checkpoint_v2(db->handle, "main", mode, NULL, NULL);
 }
 
 void db_rollback(struct db *db)

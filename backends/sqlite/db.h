@@ -35,11 +35,11 @@ enum db_statement {
 	DB_READ,
 	/* The same with the length of the data in bytes instead of the data. */
 	DB_LOOK,
-	DB_FIRST,	 /* the first row that begins at ?1 or behind it */
-	DB_PUT,		 /* first, count, data */
-	DB_DELETE,	 /* first */
-	DB_SHORTEN,	 /* first, count, bytes of data: keeps the beginning of a row */
-	DB_SPLIT,	 /* first, new first, new count, new data from: a new row of another's end */
+	DB_FIRST,   /* the first row that begins at ?1 or behind it */
+	DB_PUT,	    /* first, count, data */
+	DB_DELETE,  /* first */
+	DB_SHORTEN, /* first, count, bytes of data: keeps the beginning of a row */
+	DB_SPLIT,   /* first, new first, new count, new data from: a new row of another's end */
 	DB_META_LOAD,
 	DB_META_INSERT,
 	DB_META_TOTALS, /* runs, data_sectors */
@@ -58,9 +58,10 @@ int db_open(struct db *db, const char *path, enum db_mode mode);
 /* May be called when nothing is open. 0 or a result code. */
 int db_close(struct db *db);
 
-/* An error of core/error.h for a result code of the last call; 0 for what is none. */
-int db_error(const struct db *db, int result);
-/* A sentence for the result code of the last call. */
+/* An error of core/error.h for a result code of the last call; 0 for what is none. For I/O errors
+ * looks at errno: call it before anything else that may change that. */
+int db_error(int result);
+/* A sentence for the result code of the last call, with the same in mind. */
 const char *db_message(const struct db *db, int result);
 
 /* Runs statements without results. 0 or a result code. */
@@ -72,6 +73,9 @@ sqlite3_stmt *db_statement(struct db *db, enum db_statement statement, const int
 			   unsigned count, int *result);
 /* Runs a statement without results. 0 or a result code. */
 int db_run(struct db *db, enum db_statement statement, const int64_t *values, unsigned count);
+
+/* Copies the log into the file: SQLITE_CHECKPOINT_PASSIVE, ... 0 or a result code. */
+int db_checkpoint(struct db *db, int mode);
 
 /* Ends a transaction that is under way, if any. */
 void db_rollback(struct db *db);

@@ -19,10 +19,10 @@
 
 #define APPLICATION_ID 0x646b6673 /* "dkfs" */
 
-#define META_TABLE                                                                                \
-	"CREATE TABLE meta(id INTEGER PRIMARY KEY, sector_size INTEGER NOT NULL, "                \
-	"sector_count INTEGER NOT NULL, created INTEGER NOT NULL, own INTEGER NOT NULL, "         \
-	"dirty INTEGER NOT NULL, base_size INTEGER, base_id BLOB, base_content BLOB, "            \
+#define META_TABLE                                                                        \
+	"CREATE TABLE meta(id INTEGER PRIMARY KEY, sector_size INTEGER NOT NULL, "        \
+	"sector_count INTEGER NOT NULL, created INTEGER NOT NULL, own INTEGER NOT NULL, " \
+	"dirty INTEGER NOT NULL, base_size INTEGER, base_id BLOB, base_content BLOB, "    \
 	"runs INTEGER NOT NULL, data_sectors INTEGER NOT NULL)"
 #define RUNS_TABLE "CREATE TABLE runs(first INTEGER PRIMARY KEY, count INTEGER NOT NULL, data BLOB)"
 
@@ -37,9 +37,9 @@ static int bind_bytes(sqlite3_stmt *statement, int index, bool is_there, const u
 
 static int insert_meta(struct db *db, const struct meta *meta)
 {
-	const int64_t values[] = {meta->sector_size, (int64_t)meta->sector_count,
-				  (int64_t)time(NULL), meta->own, meta->dirty,
-				  (int64_t)meta->base.size};
+	const int64_t values[] = {meta->sector_size,   (int64_t)meta->sector_count,
+				  (int64_t)time(NULL), meta->own,
+				  meta->dirty,	       (int64_t)meta->base.size};
 	const struct base *base = &meta->base;
 	int result;
 	sqlite3_stmt *statement =
@@ -180,7 +180,8 @@ static int check_no_wal(const char *path, struct err *err)
 	found = access(wal, F_OK) == 0 || errno != ENOENT;
 	free(wal);
 	return found ? err_set_key(err, "path",
-				   "'%s' cannot be emptied: its log is still there, beside it", path)
+				   "'%s' cannot be emptied: its log is still there, beside it",
+				   path)
 		     : 0;
 }
 
@@ -210,9 +211,10 @@ static int check_version(uint32_t application_id, uint32_t version, const char *
 		return err_set_key(err, "path", "'%s' is a SQLite database, but no layer of diskfs",
 				   path);
 	if (version == 0 || version > FORMAT_VERSION)
-		return err_set_key(err, "path",
-				   "'%s' has version %u of the format; this diskfs knows version %u",
-				   path, version, FORMAT_VERSION);
+		return err_set_key(
+			err, "path",
+			"'%s' has version %u of the format; this diskfs knows version %u", path,
+			version, FORMAT_VERSION);
 	return 0;
 }
 
@@ -230,7 +232,8 @@ int format_check_header(const struct hold *hold, const char *path, struct err *e
 	if (!S_ISREG(stat.st_mode))
 		return err_set_key(err, "path", "'%s' is no regular file", path);
 	if (stat.st_size == 0)
-		return err_set_key(err, "path", "'%s' is empty: remove it, to have it created", path);
+		return err_set_key(err, "path", "'%s' is empty: remove it, to have it created",
+				   path);
 	got = pread(hold->fd, header, sizeof(header), 0);
 	if (got < 0)
 		return err_set_key(err, "path", "cannot read '%s': %s", path, strerror(errno));
@@ -284,13 +287,15 @@ static int check_schema(sqlite3_stmt *statement, const char *path, struct err *e
 {
 	if (sqlite3_column_int64(statement, 0) == 2 && sqlite3_column_int64(statement, 1) == 2)
 		return 0;
-	return err_set_key(err, "path", "'%s' is damaged: its tables are not those of a layer", path);
+	return err_set_key(err, "path", "'%s' is damaged: its tables are not those of a layer",
+			   path);
 }
 
 static int check_database(struct db *db, const char *path, struct err *err)
 {
-	if (query(db, path, "SELECT application_id, user_version FROM pragma_application_id, "
-			    "pragma_user_version",
+	if (query(db, path,
+		  "SELECT application_id, user_version FROM pragma_application_id, "
+		  "pragma_user_version",
 		  check_ids, err) < 0)
 		return -1;
 	if (!sqlite3_db_readonly(db->handle, "main") &&

@@ -22,7 +22,7 @@ enum hold_mode {
 };
 
 struct hold {
-	int fd; /* -1: none */
+	int fd;		 /* -1: none */
 	bool is_written; /* HOLD_LOOK: somebody has it open for writing, by SQLite's own locks */
 	struct written_file *written; /* HOLD_WRITE */
 };

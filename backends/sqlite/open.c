@@ -16,20 +16,21 @@
 
 /* When a batch is full; twice as much may be pending. For a cache with a limit less, so that it
  * keeps its limit. */
-#define BATCH_MEMORY	    (8 * MIB)
+#define BATCH_MEMORY	 (8 * MIB)
 #define BATCHES_IN_LIMIT 8
 
-#define KEY_LENGTH_MAX 200
+#define KEY_LENGTH_MAX	 200
 
 /* ---- Options. ---- */
 
 static int check_key(const char *key, struct err *err)
 {
 	if (key[0] == '\0' || key[0] == '.' || strchr(key, '/') || strlen(key) > KEY_LENGTH_MAX)
-		return err_set_key(err, "key",
-				   "'%s' is no name of a file in cache_dir: it must not be empty, begin "
-				   "with '.', contain '/', or have more than %d bytes",
-				   key, KEY_LENGTH_MAX);
+		return err_set_key(
+			err, "key",
+			"'%s' is no name of a file in cache_dir: it must not be empty, begin "
+			"with '.', contain '/', or have more than %d bytes",
+			key, KEY_LENGTH_MAX);
 	return 0;
 }
 
@@ -91,9 +92,10 @@ static int set_path(struct opening *opening, struct err *err)
 	if (!below)
 		return err_set_key(err, "cache_dir", "there is no disk below to keep a cache of");
 	if (!key && !below->geometry.has_id)
-		return err_set_key(err, "key",
-				   "'%s' has no id that its cache could be called after: give a key",
-				   below->name);
+		return err_set_key(
+			err, "key",
+			"'%s' has no id that its cache could be called after: give a key",
+			below->name);
 	if (!key)
 		key = format_id(id, below->geometry.id);
 	length = asprintf(&sqlite->path, "%s/%s.diskfs", config->cache_dir, key);
@@ -140,8 +142,9 @@ static int take_hold(struct opening *opening)
 	if (opening->missing)
 		return 0;
 	return err_set_key(opening->err, "path",
-			   error == -EWOULDBLOCK ? "'%s' is in use by another disk or another diskfs"
-						 : "cannot open '%s': %s",
+			   error == -EWOULDBLOCK
+				   ? "'%s' is in use by another disk or another diskfs"
+				   : "cannot open '%s': %s",
 			   sqlite->path, strerror(-error));
 }
 
@@ -203,8 +206,8 @@ static void empty_job(void *argument)
 	if (result != SQLITE_OK)
 		opening->result = open_failed(opening, db, result);
 	else
-		opening->result = format_replace(&sqlite->hold, sqlite->path, &opening->meta,
-						 opening->err);
+		opening->result =
+			format_replace(&sqlite->hold, sqlite->path, &opening->meta, opening->err);
 	if (opening->result == 0)
 		opening->result = open_database(opening, db, DB_WRITER);
 }
@@ -236,11 +239,12 @@ static int check_sectors_below(const struct opening *opening, struct err *err)
 	const struct disk *below = opening->below;
 
 	if (below && disk_sector_size(below) != opening->meta.sector_size)
-		return err_set_key(err, "sector_size",
-				   "the sectors of '%s' have %u bytes, those of '%s' below %u: they "
-				   "must be equal",
-				   sqlite_of(opening->disk)->path, opening->meta.sector_size,
-				   below->name, disk_sector_size(below));
+		return err_set_key(
+			err, "sector_size",
+			"the sectors of '%s' have %u bytes, those of '%s' below %u: they "
+			"must be equal",
+			sqlite_of(opening->disk)->path, opening->meta.sector_size, below->name,
+			disk_sector_size(below));
 	return 0;
 }
 
@@ -303,16 +307,17 @@ static int check_file(struct opening *opening, struct err *err)
 				   sqlite->path, meta->sector_size,
 				   (unsigned long long)config->sector_size);
 	if (config->size > 0 && config->size != size)
-		return err_set_key(err, "size",
-				   "'%s' has %llu bytes, not %llu: an existing layer is not resized",
-				   sqlite->path, (unsigned long long)size,
-				   (unsigned long long)config->size);
+		return err_set_key(
+			err, "size",
+			"'%s' has %llu bytes, not %llu: an existing layer is not resized",
+			sqlite->path, (unsigned long long)size, (unsigned long long)config->size);
 	if (check_sectors_below(opening, err) < 0)
 		return -1;
 	if (meta->own && (opening->role & LAYER_WRITE_THROUGH))
-		return err_set_key(err, "path",
-				   "'%s' may hold what is nowhere else, and cannot be written through",
-				   sqlite->path);
+		return err_set_key(
+			err, "path",
+			"'%s' may hold what is nowhere else, and cannot be written through",
+			sqlite->path);
 	return check_base(opening, err);
 }
 
@@ -321,9 +326,10 @@ static int check_role(const struct opening *opening, struct err *err)
 {
 	if ((opening->role & LAYER_WRITE_THROUGH) &&
 	    (sqlite_of(opening->disk)->checks & BASE_CONTENT))
-		return err_set_key(err, "base_check",
-				   "the content below a layer that is written through is not always "
-				   "the same");
+		return err_set_key(
+			err, "base_check",
+			"the content below a layer that is written through is not always "
+			"the same");
 	return 0;
 }
 
@@ -359,8 +365,7 @@ static int make_memory(const struct opening *opening, struct err *err)
 					   : BATCH_MEMORY;
 
 	sqlite->chunk_buffer = malloc(max_u64(CHUNK_SIZE, meta->sector_size));
-	if (!sqlite->chunk_buffer ||
-	    pending_init(&sqlite->pending, meta->sector_size, batch) < 0 ||
+	if (!sqlite->chunk_buffer || pending_init(&sqlite->pending, meta->sector_size, batch) < 0 ||
 	    (forgets && cache_init(&sqlite->cache, config->limit, log2_of(meta->sector_size),
 				   meta->sector_count) < 0))
 		return err_set(err, "%s", strerror(ENOMEM));

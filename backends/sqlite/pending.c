@@ -310,8 +310,8 @@ void batch_join_changes(struct batch *batch)
 		struct layer_gap *last = kept > 0 ? &batch->changes[kept - 1] : NULL;
 
 		if (last && change->sector <= last->sector + last->count)
-			last->count = max_u64(last->count,
-					      change->sector + change->count - last->sector);
+			last->count =
+				max_u64(last->count, change->sector + change->count - last->sector);
 		else
 			batch->changes[kept++] = *change;
 	}

@@ -45,9 +45,9 @@ struct pending {
 	pthread_mutex_t guard;
 	pthread_cond_t left; /* the last writer has left a batch */
 	uint32_t sector_size;
-	uint64_t batch_memory; /* bytes at which a batch is full */
+	uint64_t batch_memory;	       /* bytes at which a batch is full */
 	struct batch *active, *sealed; /* the latter NULL: none */
-	uint64_t changes; /* in all */
+	uint64_t changes;	       /* in all */
 };
 
 /* The batches that a read looks into, the newest first. */

@@ -62,7 +62,7 @@ static int reader_open(struct sqlite *sqlite, struct reader *reader)
 		return 0;
 	log_limited(&sqlite->log_limit, LOG_LEVEL_ERROR, sqlite->file.node, "cannot open '%s': %s",
 		    sqlite->path, db_message(&reader->db, result));
-	error = db_error(&reader->db, result);
+	error = db_error(result);
 	db_close(&reader->db);
 	return error;
 }
@@ -178,8 +178,9 @@ static bool read_piece(struct read_job *job, const struct piece *piece)
 		part = plan_part(job->plan, piece->sector, piece->count);
 	job->error = reader_open(sqlite, job->reader);
 	if (!job->error)
-		job->error = runs_read(&job->reader->db, &sqlite->file, job->plan->sg ? &part : NULL,
-				       piece->sector, piece->count, job->gaps, &answered);
+		job->error =
+			runs_read(&job->reader->db, &sqlite->file, job->plan->sg ? &part : NULL,
+				  piece->sector, piece->count, job->gaps, &answered);
 	job->end = piece->sector + answered;
 	return answered == piece->count;
 }
@@ -261,15 +262,14 @@ static void run_job(void *argument)
 
 	job->error = reader_open(job->sqlite, job->reader);
 	if (!job->error)
-		job->error = runs_find(&job->reader->db, &job->sqlite->file, job->sector, job->count,
-				       job->run);
+		job->error = runs_find(&job->reader->db, &job->sqlite->file, job->sector,
+				       job->count, job->run);
 }
 
 static int run_in_file(struct sqlite *sqlite, uint64_t sector, uint64_t count,
 		       struct layer_run *run)
 {
-	struct run_job job = {
-		.sqlite = sqlite, .sector = sector, .count = count, .run = run};
+	struct run_job job = {.sqlite = sqlite, .sector = sector, .count = count, .run = run};
 
 	*run = (struct layer_run){.state = LAYER_ABSENT, .count = count};
 	if (sqlite->is_void)

@@ -29,7 +29,7 @@
 struct runs_file {
 	const char *node, *path; /* for messages */
 	struct log_limit *log_limit;
-	unsigned shift;		 /* log2 of the sector size */
+	unsigned shift; /* log2 of the sector size */
 	uint64_t sector_count;
 	uint64_t chunk; /* sectors */
 };

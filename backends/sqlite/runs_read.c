@@ -10,15 +10,16 @@
 
 static int failed(const struct runs_file *file, const struct db *db, int result)
 {
-	log_limited(file->log_limit, LOG_LEVEL_ERROR, file->node, "cannot read '%s': %s", file->path,
-		    db_message(db, result));
-	return db_error(db, result);
+	log_limited(file->log_limit, LOG_LEVEL_ERROR, file->node, "cannot read '%s': %s",
+		    file->path, db_message(db, result));
+	return db_error(result);
 }
 
 static int damaged(const struct runs_file *file, int64_t first, const char *why)
 {
 	log_limited(file->log_limit, LOG_LEVEL_ERROR, file->node,
-		    "'%s' is damaged: the run at sector %lld %s", file->path, (long long)first, why);
+		    "'%s' is damaged: the run at sector %lld %s", file->path, (long long)first,
+		    why);
 	return error_medium(EIO, MEDIUM_UNRECOVERED_READ);
 }
 
@@ -180,8 +181,8 @@ int runs_read(struct db *db, const struct runs_file *file, const struct sg *sg, 
 {
 	struct reading reading = {
 		.sg = sg, .sector = sector, .end = sector + count, .at = sector, .gaps = gaps};
-	int error = runs_cursor_open(&reading.cursor, db, file, sg ? DB_READ : DB_LOOK, sector,
-				     count);
+	int error =
+		runs_cursor_open(&reading.cursor, db, file, sg ? DB_READ : DB_LOOK, sector, count);
 
 	if (!error)
 		error = read_rows(&reading);

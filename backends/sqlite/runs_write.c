@@ -16,9 +16,9 @@ static int failed(struct runs_writer *writer, int result)
 
 	if (result == SQLITE_OK)
 		return 0;
-	log_limited(file->log_limit, LOG_LEVEL_ERROR, file->node, "cannot write '%s': %s", file->path,
-		    db_message(&writer->db, result));
-	return db_error(&writer->db, result);
+	log_limited(file->log_limit, LOG_LEVEL_ERROR, file->node, "cannot write '%s': %s",
+		    file->path, db_message(&writer->db, result));
+	return db_error(result);
 }
 
 static int run_statement(struct runs_writer *writer, enum db_statement statement,
@@ -60,9 +60,9 @@ static int load_rows(struct runs_writer *writer, uint64_t from, uint64_t to,
 static int put_row(struct runs_writer *writer, uint64_t first, uint64_t count, const void *data)
 {
 	int result, bytes = (int)(count << writer->file->shift);
-	sqlite3_stmt *statement = db_statement(&writer->db, DB_PUT,
-					       (const int64_t[]){(int64_t)first, (int64_t)count}, 2,
-					       &result);
+	sqlite3_stmt *statement =
+		db_statement(&writer->db, DB_PUT, (const int64_t[]){(int64_t)first, (int64_t)count},
+			     2, &result);
 
 	if (!statement)
 		return failed(writer, result);
@@ -123,8 +123,8 @@ static int overwrite(struct runs_writer *writer, const struct runs_row *row, uin
 
 	if (row->first == sector && row->count == count)
 		return put_row(writer, sector, count, data);
-	result = sqlite3_blob_open(writer->db.handle, "main", "runs", "data", (int64_t)row->first, 1,
-				   &blob);
+	result = sqlite3_blob_open(writer->db.handle, "main", "runs", "data", (int64_t)row->first,
+				   1, &blob);
 	if (result == SQLITE_OK)
 		result = sqlite3_blob_write(blob, data, (int)(count << shift),
 					    (int)((sector - row->first) << shift));
@@ -272,7 +272,8 @@ int runs_zero(struct runs_writer *writer, uint64_t from, uint64_t to, uint64_t *
 	if (end < writer->file->sector_count && behind.count > 0 && behind.first == end) {
 		end = row_end(&behind);
 		*reached = max_u64(*reached, min_u64(end, to));
-		error = run_statement(writer, DB_DELETE, (const int64_t[]){(int64_t)behind.first}, 1);
+		error = run_statement(writer, DB_DELETE, (const int64_t[]){(int64_t)behind.first},
+				      1);
 		writer->totals.runs -= !error;
 	}
 	if (!error)

@@ -166,8 +166,7 @@ static uint64_t quota_used(struct sqlite *sqlite)
 
 	/* In this order, so that what is committed in between is counted twice, not never. */
 	pending_bytes(&sqlite->pending, &data, &memory);
-	return data + atomic_load(&sqlite->file_data_bytes) +
-	       atomic_load(&sqlite->quota_reserved);
+	return data + atomic_load(&sqlite->file_data_bytes) + atomic_load(&sqlite->quota_reserved);
 }
 
 /* Bytes by which there is more data once the sectors are written. */
@@ -305,16 +304,28 @@ static int populate_absent(struct disk *disk, const struct sg *sg, uint64_t sect
 		error = sectors_populate(batch->sectors, &part, gaps.gaps[i].sector);
 	}
 	if (batch)
-		commit_later(disk,
-			     pending_leave(&sqlite->pending, batch, sector, gaps.answered));
+		commit_later(disk, pending_leave(&sqlite->pending, batch, sector, gaps.answered));
 	*answered = gaps.answered;
 	return error;
+}
+
+/* What is its own has the room first. */
+static bool has_room_for_copies(struct disk *disk, size_t bytes)
+{
+	const struct sqlite_config *config = disk->config;
+	struct sqlite *sqlite = sqlite_of(disk);
+
+	return config->limit == 0 || !atomic_load(&sqlite->own) ||
+	       quota_used(sqlite) + bytes <= config->limit;
 }
 
 static int sqlite_populate(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
 	unsigned shift = disk_sector_shift(disk), tries = 0;
 	int error = commit_check(disk);
+
+	if (!error && !has_room_for_copies(disk, sg->len))
+		error = error_io(ENOSPC);
 
 	for (size_t done = 0; done < sg->len && !error;) {
 		struct sg part = sg_slice(sg, done, min_u64(sg->len - done, CHANGE_MAX));

@@ -44,7 +44,7 @@ struct committer {
 	unsigned background;	   /* tasks that run on their own */
 	bool checkpointing;
 	atomic_bool restart; /* most of the log is in the file: let it start anew */
-	bool closing;
+	atomic_bool closing;
 	atomic_bool watching; /* the task that commits what nobody asks for is there */
 	/* Bytes of the log from which on it is copied into the file, and commits wait for that. */
 	uint64_t wal_soft, wal_hard;
@@ -58,11 +58,13 @@ struct committer {
 /* ---- Caches: cache.c ---- */
 
 struct cache {
-	uint64_t limit;	     /* bytes of data; 0: none */
-	unsigned shift;	     /* log2 of the sectors of a range */
-	uint64_t hand;	     /* the range that is looked at next */
+	uint64_t limit; /* bytes of data; 0: none */
+	unsigned shift; /* log2 of the sectors of a range */
+	uint64_t hand;	/* the range that is looked at next */
 	uint64_t range_count;
-	_Atomic uint8_t *uses; /* of each range, up to CACHE_USES_MAX */
+	_Atomic uint8_t *uses; /* of each range, see cache.c; NULL: it does not forget */
+	uint64_t fresh;	       /* bytes that were new in this epoch */
+	_Atomic unsigned epoch;
 	_Atomic uint64_t evicted_bytes;
 };
 
@@ -73,9 +75,9 @@ struct sqlite {
 	bool is_attached; /* all is known, and stays */
 	bool is_alone;	  /* no layer of another disk */
 	bool is_writable;
-	bool is_void;	  /* what the file has does not count: a dirty cache that cannot be emptied */
-	unsigned role;	  /* enum layer_role */
-	unsigned checks;  /* enum base_checks */
+	bool is_void;  /* what the file has does not count: a dirty cache that cannot be emptied */
+	unsigned role; /* enum layer_role */
+	unsigned checks; /* enum base_checks */
 	char *path;
 	struct hold hold;
 	struct meta meta; /* as of opening, but own and dirty */
@@ -147,8 +149,6 @@ bool apply_wants_checkpoint(const struct sqlite *sqlite);
 void apply_init(struct sqlite *sqlite);
 
 /* cache.c */
-#define CACHE_USES_MAX 3
-
 /* 0 or -ENOMEM. */
 int cache_init(struct cache *cache, uint64_t limit, unsigned sector_shift, uint64_t sector_count);
 void cache_destroy(struct cache *cache);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "backends/list.h"
 #include "tests/lib/check.h"
 #include "tests/lib/run.h"
@@ -58,6 +59,36 @@ void sqlite_refused(struct sqlite_layer *layer, const char *key, const char *tex
 	CHECK_TEXT(err.key, key);
 	if (!strstr(err.text, text))
 		CHECK_TEXT(err.text, text);
+}
+
+void sqlite_remove(const char *path)
+{
+	static const char *const ends[] = {"", "-wal", "-shm"};
+	char name[200];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(ends); i++) {
+		snprintf(name, sizeof(name), "%s%s", path, ends[i]);
+		unlink(name);
+	}
+}
+
+struct disk *sqlite_base_open(struct sqlite_base *base, uint64_t sectors, const char *id)
+{
+	struct err err;
+
+	probe_init(&base->probe, 512, sectors);
+	base->probe.geometry.has_id = id != NULL;
+	for (unsigned i = 0; id && i < 16; i++)
+		base->probe.geometry.id[i] = (uint8_t)id[i % strlen(id)];
+	base->disk = probe_open(&base->probe, 0, NULL, &err);
+	CHECK(base->disk);
+	return base->disk;
+}
+
+void sqlite_base_close(struct sqlite_base *base)
+{
+	disk_close(base->disk);
+	probe_destroy(&base->probe);
 }
 
 int64_t sqlite_sql(const char *path, const char *text)

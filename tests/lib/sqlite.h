@@ -14,7 +14,7 @@
 /* What a test's layer is opened with, and what it is then. Zeroed, but for the options. */
 struct sqlite_layer {
 	const char *options[SQLITE_OPTIONS_MAX][2]; /* key, value; the keys end with NULL */
-	unsigned flags;				    /* enum disk_open_flags, besides DISK_OPEN_LAYER */
+	unsigned flags; /* enum disk_open_flags, besides DISK_OPEN_LAYER */
 	unsigned role;
 	struct disk *below; /* the caller's; may be NULL */
 	bool alone;	    /* no layer */
@@ -30,6 +30,19 @@ void sqlite_end(struct sqlite_layer *layer);
 bool sqlite_again(struct sqlite_layer *layer);
 /* Checks that it is refused with a sentence that has @text in it, about option @key. */
 void sqlite_refused(struct sqlite_layer *layer, const char *key, const char *text);
+
+/* Removes the file, and what SQLite may have left beside it. */
+void sqlite_remove(const char *path);
+
+/* A disk below, of sectors of 512 bytes. */
+struct sqlite_base {
+	struct probe probe;
+	struct disk *disk;
+};
+
+/* @id: the sixteen bytes repeat it; NULL: none. */
+struct disk *sqlite_base_open(struct sqlite_base *base, uint64_t sectors, const char *id);
+void sqlite_base_close(struct sqlite_base *base);
 
 /* Runs SQL on a file that is not open; what it returns is the first column of the first row, or -1.
  */
@@ -48,13 +61,7 @@ void model_init(struct sqlite_model *model, uint32_t size, uint64_t first, uint6
 void model_free(struct sqlite_model *model);
 
 /* Each does something to the layer and to the model. Sectors of the model. @seed: of the data. */
-enum model_op {
-	MODEL_WRITE,
-	MODEL_ZERO,
-	MODEL_DROP,
-	MODEL_POPULATE,
-	MODEL_OPS
-};
+enum model_op { MODEL_WRITE, MODEL_ZERO, MODEL_DROP, MODEL_POPULATE, MODEL_OPS };
 
 bool model_change(struct sqlite_model *model, struct disk *disk, enum model_op op, uint64_t sector,
 		  uint64_t count, uint64_t seed);

@@ -27,8 +27,6 @@ static size_t image_length;
 static struct vfs_fault fault;
 static unsigned seen, failed; /* of the fault */
 
-static _Thread_local int last_errno; /* of a failure that was made here */
-
 /* ---- Recording. ---- */
 
 /* The index of the event; with nothing recorded, 0. */
@@ -135,7 +133,8 @@ unsigned vfs_failed(void)
 	return count;
 }
 
-/* Whether this one is to fail. */
+/* Whether this one is to fail; errno says by what, as a system call would, which is what SQLite looks
+ * at. */
 static bool fails(const struct file *file, enum vfs_op op)
 {
 	bool hit = false;
@@ -146,7 +145,8 @@ static bool fails(const struct file *file, enum vfs_op op)
 	if (fault.errnum && fault.op == op && (fault.files >> file->kind & 1))
 		hit = seen++ >= fault.after && (fault.times == 0 || failed < fault.times);
 	failed += hit;
-	last_errno = hit ? fault.errnum : 0;
+	if (hit)
+		errno = fault.errnum;
 	pthread_mutex_unlock(&mutex);
 	return hit;
 }
@@ -179,13 +179,12 @@ static int file_write(sqlite3_file *base, const void *data, int length, sqlite3_
 
 	/* As SQLite's own says it. */
 	if (fails(file, VFS_WRITE))
-		return last_errno == ENOSPC ? SQLITE_FULL : SQLITE_IOERR_WRITE;
+		return errno == ENOSPC ? SQLITE_FULL : SQLITE_IOERR_WRITE;
 	result = file->real->pMethods->xWrite(file->real, data, length, offset);
 	/* Afterwards, so that it is only in front of a sync that has it. */
 	record(file,
-	       (struct vfs_event){.op = VFS_WRITE,
-				  .offset = (uint64_t)offset,
-				  .length = (uint32_t)length},
+	       (struct vfs_event){
+		       .op = VFS_WRITE, .offset = (uint64_t)offset, .length = (uint32_t)length},
 	       data);
 	return result;
 }
@@ -347,12 +346,6 @@ static int vfs_delete(sqlite3_vfs *self, const char *name, int sync)
 	return real_vfs->xDelete(real_vfs, name, sync);
 }
 
-static int vfs_last_error(sqlite3_vfs *self, int length, char *text)
-{
-	(void)self;
-	return last_errno ? last_errno : real_vfs->xGetLastError(real_vfs, length, text);
-}
-
 void vfs_install(void)
 {
 	real_vfs = sqlite3_vfs_find(NULL);
@@ -364,6 +357,5 @@ void vfs_install(void)
 	vfs.pAppData = NULL;
 	vfs.xOpen = vfs_open;
 	vfs.xDelete = vfs_delete;
-	vfs.xGetLastError = vfs_last_error;
 	assert(sqlite3_vfs_register(&vfs, 1) == SQLITE_OK);
 }

@@ -10,11 +10,7 @@
 
 #include "core/util.h"
 
-enum vfs_file {
-	VFS_DATABASE,
-	VFS_WAL,
-	VFS_FILES
-};
+enum vfs_file { VFS_DATABASE, VFS_WAL, VFS_FILES };
 
 enum vfs_op {
 	VFS_WRITE,

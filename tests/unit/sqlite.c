@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * A layer of the driver sqlite against a model: random changes, commits and restarts, alone and by
- * many at once; what it promises to readers that run beside commits; how it keeps things.
+ * A layer of the driver sqlite against a model: random changes, commits and restarts; how it keeps
+ * things; what it is alone.
  *
  *	SEED=n	replays a run
  *	LONG=1	longer ones
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,13 +25,6 @@
 
 static uint64_t seed = 1;
 static unsigned factor = 1; /* how long a test lasts */
-
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
 
 /* ---- Random changes. ---- */
 
@@ -60,12 +52,12 @@ static bool world_open(struct world *world, uint32_t sector_size)
 		.random = {.state = seed * 1000 + sector_size},
 		.size = sector_size,
 	};
-	forget_file();
+	sqlite_remove(PATH);
 	for (unsigned i = 0; i < WINDOWS; i++) {
 		uint64_t first = starts[i] / sector_size;
 
-		model_init(&world->windows[i], sector_size, i == WINDOWS - 1 ? first - count : first,
-			   count);
+		model_init(&world->windows[i], sector_size,
+			   i == WINDOWS - 1 ? first - count : first, count);
 	}
 	return sqlite_begin(&world->layer);
 }
@@ -151,189 +143,36 @@ static void test_random_task(void *argument)
 }
 RUN_IN_TASK(test_random)
 
-/* ---- Many at once. ---- */
-
-#define TASKS	   12
-#define OWN	   24 /* sectors of each */
-#define SHARED_MIB 4
-
-struct crowd {
-	struct sqlite_layer layer;
-	uint64_t rounds;
-};
-
-/*
- * Each task has every twelfth sector, so that all share chunks and rows. Each knows exactly what its
- * own are.
- */
-static void crowd_task(unsigned index, void *argument)
-{
-	struct crowd *crowd = argument;
-	struct disk *disk = crowd->layer.disk;
-	struct random random = {.state = seed * 100 + index};
-	struct sqlite_model models[OWN];
-	bool good = true;
-
-	for (unsigned i = 0; i < OWN; i++)
-		model_init(&models[i], 512, i * TASKS + index, 1);
-	for (uint64_t i = 0; i < crowd->rounds && good; i++) {
-		struct sqlite_model *model = &models[random_below(&random, OWN)];
-
-		good = model_change(model, disk, (enum model_op)random_below(&random, MODEL_OPS), 0,
-				    1, random_next(&random));
-		if (random_below(&random, 10) == 0)
-			good = good && CHECK_OK(disk_flush(disk));
-		good = good && model_check(&models[random_below(&random, OWN)], disk);
-	}
-	for (unsigned i = 0; i < OWN; i++) {
-		good = good && model_check(&models[i], disk);
-		model_free(&models[i]);
-	}
-}
-
-static void begin_task(void *argument)
-{
-	sqlite_begin(argument);
-}
-
-static void end_task(void *argument)
-{
-	sqlite_end(argument);
-}
-
-static void test_crowd(void **state)
-{
-	struct crowd crowd = {
-		.layer = {.options = {{"path", PATH}, {"size", "4M"}}, .role = LAYER_CACHE},
-		.rounds = 150 * factor,
-	};
-
-	(void)state;
-	forget_file();
-	run_task(begin_task, &crowd.layer);
-	if (crowd.layer.disk)
-		run_tasks(TASKS, crowd_task, &crowd);
-	run_task(end_task, &crowd.layer);
-}
-
-/* ---- Readers beside commits. ---- */
-
-#define READERS	    6
-#define STAMPS	    8 /* sectors, one in each of several chunks */
-#define STAMP_EVERY 40
-
-struct race {
-	struct sqlite_layer layer;
-	_Atomic uint64_t acknowledged[STAMPS];
-	atomic_bool done;
-};
-
-static int put_stamp(struct disk *disk, unsigned stamp, uint64_t value)
-{
-	uint64_t data[64];
-	struct iovec iov;
-	struct sg sg = sg_of(&iov, data, sizeof(data));
-
-	for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
-		data[i] = value;
-	return disk_write(disk, &sg, (uint64_t)stamp * STAMP_EVERY, 0);
-}
-
-/* What is read is never older than what was acknowledged before, never torn, never absent. */
-static void race_read(struct race *race, unsigned stamp)
-{
-	uint64_t data[64] = {0}, least = atomic_load(&race->acknowledged[stamp]);
-	struct iovec iov;
-	struct sg sg = sg_of(&iov, data, sizeof(data));
-	struct layer_gaps gaps;
-
-	CHECK_OK(layer_read(race->layer.disk, &sg, (uint64_t)stamp * STAMP_EVERY, &gaps));
-	if (least == 0)
-		return;
-	CHECK_EQ(gaps.count, 0);
-	CHECK(data[0] >= least);
-	for (unsigned i = 1; i < ARRAY_SIZE(data); i++)
-		if (!CHECK_EQ(data[i], data[0]))
-			break;
-}
-
-static void race_write(struct race *race, struct random *random, uint64_t value)
-{
-	unsigned stamp = (unsigned)random_below(random, STAMPS);
-
-	if (!CHECK_OK(put_stamp(race->layer.disk, stamp, value)))
-		return;
-	atomic_store(&race->acknowledged[stamp], value);
-	if (random_below(random, 3) == 0)
-		CHECK_OK(disk_flush(race->layer.disk));
-}
-
-static void race_task(unsigned index, void *argument)
-{
-	struct race *race = argument;
-	struct random random = {.state = seed * 50 + index};
-
-	if (index > 0) {
-		while (!atomic_load(&race->done)) {
-			race_read(race, (unsigned)random_below(&random, STAMPS));
-			task_yield();
-		}
-		return;
-	}
-	for (uint64_t i = 1; i <= 600 * factor; i++)
-		race_write(race, &random, i);
-	atomic_store(&race->done, true);
-}
-
-static void test_race(void **state)
-{
-	struct race race = {.layer = {.options = {{"path", PATH}, {"size", "4M"}}}};
-
-	(void)state;
-	forget_file();
-	run_task(begin_task, &race.layer);
-	if (race.layer.disk)
-		run_tasks(READERS + 1, race_task, &race);
-	run_task(end_task, &race.layer);
-}
-
-/* A population never replaces what was written, whenever that was committed. */
-static void populate_task(unsigned index, void *argument)
-{
-	struct race *race = argument;
-	struct random random = {.state = seed * 70 + index};
-	char old[512];
-	struct iovec iov;
-	struct sg sg = sg_of(&iov, old, sizeof(old));
-
-	if (index % 2 == 0) {
-		race_task(index, argument);
-		return;
-	}
-	memset(old, 0, sizeof(old));
-	while (!atomic_load(&race->done)) {
-		unsigned stamp = (unsigned)random_below(&random, STAMPS);
-		int error = layer_populate(race->layer.disk, &sg, (uint64_t)stamp * STAMP_EVERY);
-
-		CHECK(!error || error_errno(error) == EBUSY);
-		task_yield();
-	}
-}
-
-static void test_populate_race(void **state)
-{
-	struct race race = {
-		.layer = {.options = {{"path", PATH}, {"size", "4M"}}, .role = LAYER_CACHE}};
-
-	(void)state;
-	forget_file();
-	run_task(begin_task, &race.layer);
-	if (race.layer.disk)
-		run_tasks(READERS + 1, populate_task, &race);
-	run_task(end_task, &race.layer);
-}
-
 /* ---- How it is kept. ---- */
+
+/* Many pieces: some in the file, some dropped, some pending, over three of them. */
+static void test_fragments_task(void *argument)
+{
+	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "4M"}}};
+	struct sqlite_model model;
+
+	(void)argument;
+	sqlite_remove(PATH);
+	model_init(&model, 512, 0, 600);
+	if (!sqlite_begin(&layer))
+		return;
+	model_change(&model, layer.disk, MODEL_WRITE, 0, 500, 1);
+	CHECK_OK(disk_flush(layer.disk));
+	for (unsigned i = 0; i < 600; i += 2)
+		model_change(&model, layer.disk, MODEL_DROP, i, 1, 0);
+	model_check(&model, layer.disk);
+	for (unsigned i = 0; i < 600; i += 3)
+		model_change(&model, layer.disk, MODEL_WRITE, i, 1, i);
+	model_check(&model, layer.disk);
+	for (unsigned i = 0; i < 600; i += 5)
+		model_change(&model, layer.disk, MODEL_ZERO, i, 1, i);
+	model_check(&model, layer.disk);
+	CHECK_OK(disk_flush(layer.disk));
+	model_check(&model, layer.disk);
+	sqlite_end(&layer);
+	model_free(&model);
+}
+RUN_IN_TASK(test_fragments)
 
 static uint64_t rows(void)
 {
@@ -348,7 +187,7 @@ static void test_large_zeros_task(void *argument)
 	uint64_t count;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	count = disk_sector_count(layer.disk);
@@ -398,7 +237,7 @@ static void test_rows_task(void *argument)
 	struct sqlite_model model;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	model_init(&model, 4096, 0, 256);
@@ -434,7 +273,7 @@ static void test_zero_data_task(void *argument)
 	struct sg sg = sg_of(&iov, zeros, sizeof(zeros));
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	CHECK_OK(disk_write(layer.disk, &sg, 3, 0));
@@ -460,7 +299,7 @@ static void test_much_task(void *argument)
 	struct iovec iov;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	sqlite = sqlite_of(layer.disk);
@@ -502,17 +341,16 @@ static void test_idle_task(void *argument)
 	struct sqlite *sqlite;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	sqlite = sqlite_of(layer.disk);
 	model_init(&model, 512, 0, 20);
 	for (unsigned round = 1; round <= 3; round++) {
 		model_change(&model, layer.disk, MODEL_WRITE, 0, 20, round);
-		for (unsigned i = 0; i < 1000 && atomic_load(&sqlite->committer.commits) < round; i++)
+		for (unsigned i = 0; i < 1000 && pending_newest(&sqlite->pending) > 0; i++)
 			task_sleep_ns(NS_PER_S / 100);
 		CHECK_EQ(atomic_load(&sqlite->committer.commits), round);
-		CHECK_EQ(pending_newest(&sqlite->pending), 0);
 		if (round == 2) /* long enough for the watch to end */
 			task_sleep_ns(NS_PER_S / 2);
 	}
@@ -521,35 +359,6 @@ static void test_idle_task(void *argument)
 	model_free(&model);
 }
 RUN_IN_TASK(test_idle)
-
-/* Concurrent flushes share commits. */
-static void flush_task(unsigned index, void *argument)
-{
-	struct sqlite_layer *layer = argument;
-	struct sqlite_model model;
-
-	model_init(&model, 512, index, 1);
-	for (unsigned i = 0; i < 20; i++) {
-		model_change(&model, layer->disk, MODEL_WRITE, 0, 1, i);
-		CHECK_OK(disk_flush(layer->disk));
-	}
-	model_check(&model, layer->disk);
-	model_free(&model);
-}
-
-static void test_shared_flush(void **state)
-{
-	struct sqlite_layer layer = {.options = {{"path", PATH}, {"size", "1M"}}};
-
-	(void)state;
-	forget_file();
-	run_task(begin_task, &layer);
-	if (layer.disk) {
-		run_tasks(32, flush_task, &layer);
-		CHECK(atomic_load(&sqlite_of(layer.disk)->committer.commits) < 32 * 20 / 2);
-	}
-	run_task(end_task, &layer);
-}
 
 /* ---- Alone. ---- */
 
@@ -560,7 +369,7 @@ static void test_alone_task(void *argument)
 	struct extent extent;
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	if (!sqlite_begin(&layer))
 		return;
 	CHECK_EQ(disk_size(layer.disk), 64 * MIB);
@@ -611,12 +420,10 @@ static int leave(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_random),	      cmocka_unit_test(test_crowd),
-		cmocka_unit_test(test_race),	      cmocka_unit_test(test_populate_race),
-		cmocka_unit_test(test_large_zeros),   cmocka_unit_test(test_rows),
-		cmocka_unit_test(test_zero_data),     cmocka_unit_test(test_much),
-		cmocka_unit_test(test_idle),	      cmocka_unit_test(test_shared_flush),
-		cmocka_unit_test(test_alone),
+		cmocka_unit_test(test_random),	    cmocka_unit_test(test_fragments),
+		cmocka_unit_test(test_large_zeros), cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_zero_data),   cmocka_unit_test(test_much),
+		cmocka_unit_test(test_idle),	    cmocka_unit_test(test_alone),
 	};
 
 	return cmocka_run_group_tests(tests, enter, leave);

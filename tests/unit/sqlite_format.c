@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The file of a layer: what options and files are refused, with which sentence; what damage comes
- * to; who may use it; what it is not used over; what looking at it leaves behind.
+ * to; what it is not used over.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -11,13 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "backends/sqlite/sqlite.h"
-#include "core/task.h"
 #include "tests/lib/check.h"
 #include "tests/lib/run.h"
 #include "tests/lib/scratch.h"
@@ -25,13 +21,6 @@
 
 #define PATH	"layer.diskfs"
 #define SECTORS 4096
-
-static void forget_file(void)
-{
-	unlink(PATH);
-	unlink(PATH "-wal");
-	unlink(PATH "-shm");
-}
 
 /* A file of 2 MiB, of its own, with nothing below. */
 static struct sqlite_layer plain = {.options = {{"path", PATH}, {"size", "2M"}}};
@@ -42,34 +31,9 @@ static void make_file(void)
 {
 	struct sqlite_layer layer = plain;
 
-	forget_file();
+	sqlite_remove(PATH);
 	if (sqlite_begin(&layer))
 		sqlite_end(&layer);
-}
-
-/* A disk below. */
-struct base_disk {
-	struct probe probe;
-	struct disk *disk;
-};
-
-static struct disk *base_open(struct base_disk *base, uint64_t sectors, const char *id)
-{
-	struct err err;
-
-	probe_init(&base->probe, 512, sectors);
-	base->probe.geometry.has_id = id != NULL;
-	for (unsigned i = 0; id && i < 16; i++)
-		base->probe.geometry.id[i] = (uint8_t)id[i % strlen(id)];
-	base->disk = probe_open(&base->probe, 0, NULL, &err);
-	CHECK(base->disk);
-	return base->disk;
-}
-
-static void base_close(struct base_disk *base)
-{
-	disk_close(base->disk);
-	probe_destroy(&base->probe);
 }
 
 /* ---- Options. ---- */
@@ -81,7 +45,9 @@ static const struct {
 	{{.options = {{"size", "1M"}}}, "path", "required, or cache_dir for a cache"},
 	{{.options = {{"path", PATH}, {"cache_dir", "."}}}, "cache_dir", "path says already"},
 	{{.options = {{"path", PATH}, {"key", "a"}}}, "key", "is for a file in cache_dir"},
-	{{.options = {{"cache_dir", "."}, {"size", "1M"}}}, "size", "is as large as the disk below"},
+	{{.options = {{"cache_dir", "."}, {"size", "1M"}}},
+	 "size",
+	 "is as large as the disk below"},
 	{{.options = {{"cache_dir", "."}, {"key", "a"}}, .alone = true},
 	 "cache_dir",
 	 "is for layers of a layered disk"},
@@ -118,7 +84,7 @@ static const struct {
 static void test_options_task(void *argument)
 {
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad_options); i++) {
 		struct sqlite_layer layer = bad_options[i].layer;
 
@@ -146,14 +112,14 @@ static void test_no_layer_task(void *argument)
 	static char zeros[8192];
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	scratch_write(PATH, "", 0);
 	refused_file("'" PATH "' is empty: remove it, to have it created");
 	scratch_write(PATH, "SQLite format 3", 16);
 	refused_file("'" PATH "' is no SQLite database");
 	scratch_write(PATH, zeros, sizeof(zeros));
 	refused_file("'" PATH "' is no SQLite database");
-	forget_file();
+	sqlite_remove(PATH);
 	CHECK_EQ(mkdir(PATH, 0700), 0);
 	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}}}, "path",
 		       "cannot open '" PATH "': Is a directory");
@@ -163,7 +129,7 @@ static void test_no_layer_task(void *argument)
 	CHECK_EQ(rmdir(PATH), 0);
 	CHECK_EQ(mkfifo(PATH, 0600), 0);
 	refused_file("'" PATH "' is no regular file");
-	forget_file();
+	sqlite_remove(PATH);
 	make_file();
 	sqlite_sql(PATH, "PRAGMA application_id = 7");
 	refused_file("'" PATH "' is a SQLite database, but no layer of diskfs");
@@ -238,7 +204,7 @@ static void test_damaged_bytes_task(void *argument)
 		off_t at;
 
 		check_context("round %u", round);
-		forget_file();
+		sqlite_remove(PATH);
 		if (!sqlite_begin(&layer))
 			return;
 		for (unsigned i = 0; i < 12; i++)
@@ -318,33 +284,35 @@ RUN_IN_TASK(test_bad_rows)
 
 static void test_sizes_task(void *argument)
 {
-	struct base_disk base;
+	struct sqlite_base base;
 
 	(void)argument;
 	make_file();
 	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}, {"size", "4M"}}}, "size",
-		       "'" PATH "' has 2097152 bytes, not 4194304: an existing layer is not resized");
+		       "'" PATH
+		       "' has 2097152 bytes, not 4194304: an existing layer is not resized");
 	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}, {"sector_size", "4K"}}},
 		       "sector_size", "'" PATH "' has sectors of 512 bytes, not 4096");
-	forget_file();
-	base_open(&base, SECTORS, NULL);
+	sqlite_remove(PATH);
+	sqlite_base_open(&base, SECTORS, NULL);
 	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}, {"sector_size", "4K"}},
 					      .below = base.disk},
-		       "sector_size", "the sectors of '" PATH "' have 4096 bytes, those of 'probe'");
+		       "sector_size",
+		       "the sectors of '" PATH "' have 4096 bytes, those of 'probe'");
 	CHECK(access(PATH, F_OK) < 0);
-	base_close(&base);
+	sqlite_base_close(&base);
 }
 RUN_IN_TASK(test_sizes)
 
 /* ---- Over what it was made. ---- */
 
-static struct sqlite_layer over(const struct base_disk *base, const char *checks)
+static struct sqlite_layer over(const struct sqlite_base *base, const char *checks)
 {
 	return (struct sqlite_layer){.options = {{"path", PATH}, {"base_check", checks}},
 				     .below = base ? base->disk : NULL};
 }
 
-static void fits(const struct base_disk *base, const char *checks)
+static void fits(const struct sqlite_base *base, const char *checks)
 {
 	struct sqlite_layer layer = over(base, checks);
 
@@ -352,7 +320,7 @@ static void fits(const struct base_disk *base, const char *checks)
 		sqlite_end(&layer);
 }
 
-static void does_not_fit(const struct base_disk *base, const char *checks, const char *text)
+static void does_not_fit(const struct sqlite_base *base, const char *checks, const char *text)
 {
 	struct sqlite_layer layers[] = {over(base, checks), over(base, checks), over(base, checks)};
 
@@ -364,14 +332,14 @@ static void does_not_fit(const struct base_disk *base, const char *checks, const
 
 static void test_base_task(void *argument)
 {
-	struct base_disk a, b, larger, without;
+	struct sqlite_base a, b, larger, without;
 
 	(void)argument;
-	base_open(&a, SECTORS, "a");
-	base_open(&b, SECTORS, "b");
-	base_open(&larger, SECTORS + 8, "a");
-	base_open(&without, SECTORS, NULL);
-	forget_file();
+	sqlite_base_open(&a, SECTORS, "a");
+	sqlite_base_open(&b, SECTORS, "b");
+	sqlite_base_open(&larger, SECTORS + 8, "a");
+	sqlite_base_open(&without, SECTORS, NULL);
+	sqlite_remove(PATH);
 	fits(&a, "size, id");
 	fits(&a, "size, id");
 	fits(&b, "size");
@@ -384,17 +352,18 @@ static void test_base_task(void *argument)
 	does_not_fit(&without, "id", "and 'probe' has no id; it is no layer of this disk");
 	does_not_fit(&larger, "size, id",
 		     "'" PATH "' was made over a disk of 2097152 bytes, and 'probe' has 2101248");
-	does_not_fit(NULL, "size", "was made over a disk of 2097152 bytes, and now stands on nothing");
+	does_not_fit(NULL, "size",
+		     "was made over a disk of 2097152 bytes, and now stands on nothing");
 	does_not_fit(&a, "content", "was made without base_check = content");
-	forget_file();
+	sqlite_remove(PATH);
 	fits(&without, "size, id");
 	fits(&a, "size, id"); /* whether it had an id then cannot be told */
 	make_file();
 	does_not_fit(&a, "size", "was made with nothing below it, and now stands on 'probe'");
-	base_close(&a);
-	base_close(&b);
-	base_close(&larger);
-	base_close(&without);
+	sqlite_base_close(&a);
+	sqlite_base_close(&b);
+	sqlite_base_close(&larger);
+	sqlite_base_close(&without);
 }
 RUN_IN_TASK(test_base)
 
@@ -402,21 +371,22 @@ RUN_IN_TASK(test_base)
 static void test_content_task(void *argument)
 {
 	static const uint64_t sizes[] = {1, 127, 128, 8192, 8193, 1 << 17};
-	struct base_disk base;
+	struct sqlite_base base;
 
 	(void)argument;
 	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
 		uint64_t places[] = {0, sizes[i] * 512 - 1, 70000};
 
 		check_context("a disk of %llu sectors", (unsigned long long)sizes[i]);
-		base_open(&base, sizes[i], NULL);
+		sqlite_base_open(&base, sizes[i], NULL);
 		pattern_fill(base.probe.data, sizes[i] * 512, 3);
-		forget_file();
+		sqlite_remove(PATH);
 		fits(&base, "content");
 		probe_forget(&base.probe);
 		fits(&base, "content");
 		CHECK(base.probe.counts[PROBE_READ] <= 64);
-		for (unsigned j = 0; j < ARRAY_SIZE(places) - (sizes[i] > 8192 || sizes[i] < 200); j++) {
+		for (unsigned j = 0; j < ARRAY_SIZE(places) - (sizes[i] > 8192 || sizes[i] < 200);
+		     j++) {
 			base.probe.data[places[j]] ^= 1;
 			does_not_fit(&base, "size, content",
 				     "'" PATH "' was made over another content than 'probe' has");
@@ -426,7 +396,7 @@ static void test_content_task(void *argument)
 		base.probe.fail[PROBE_READ].error = error_io(EIO);
 		base.probe.fail[PROBE_READ].end = UINT64_MAX;
 		does_not_fit(&base, "content", "cannot read 'probe' at byte 0");
-		base_close(&base);
+		sqlite_base_close(&base);
 	}
 }
 RUN_IN_TASK(test_content)
@@ -438,7 +408,7 @@ static void test_content_of_layer_task(void *argument)
 	struct sqlite_layer layer = {.options = {{"path", PATH}, {"base_check", "content"}}};
 
 	(void)argument;
-	forget_file();
+	sqlite_remove(PATH);
 	unlink("below.diskfs");
 	if (!sqlite_begin(&below))
 		return;
@@ -449,305 +419,6 @@ static void test_content_of_layer_task(void *argument)
 	unlink("below.diskfs");
 }
 RUN_IN_TASK(test_content_of_layer)
-
-/* ---- Who may use it. ---- */
-
-/* Runs @function in another process; its result is the exit status. */
-static int elsewhere(int (*function)(void))
-{
-	int status = 0;
-	pid_t child = fork();
-
-	if (child == 0)
-		_exit(function());
-	CHECK_EQ(waitpid(child, &status, 0), child);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static int try_flock(void)
-{
-	int fd = open(PATH, O_RDWR);
-
-	return flock(fd, LOCK_SH | LOCK_NB) < 0;
-}
-
-/* SQLite's own lock: the bytes are those of its file format. */
-static int try_sqlite_lock(void)
-{
-	struct flock lock = {
-		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000002, .l_len = 510};
-	int fd = open(PATH, O_RDWR);
-
-	return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-}
-
-static void test_one_writer_task(void *argument)
-{
-	struct sqlite_layer layer = plain, second = there, reader = there;
-	struct sqlite_model model;
-
-	(void)argument;
-	reader.flags = DISK_OPEN_READ_ONLY;
-	forget_file();
-	if (!sqlite_begin(&layer))
-		return;
-	model_init(&model, 512, 0, 50);
-	model_change(&model, layer.disk, MODEL_WRITE, 0, 50, 1);
-	CHECK_OK(disk_flush(layer.disk));
-	CHECK_EQ(elsewhere(try_flock), 1);
-	CHECK_EQ(elsewhere(try_sqlite_lock), 1);
-	sqlite_refused(&second, "path", "'" PATH "' is in use by another disk or another diskfs");
-	sqlite_refused(&reader, "path", "'" PATH "' is in use by another disk or another diskfs");
-	/* Whoever tried has not taken the locks with him. */
-	CHECK_EQ(elsewhere(try_flock), 1);
-	CHECK_EQ(elsewhere(try_sqlite_lock), 1);
-	model_check(&model, layer.disk);
-	sqlite_end(&layer);
-	CHECK_EQ(elsewhere(try_flock), 0);
-	model_free(&model);
-}
-RUN_IN_TASK(test_one_writer)
-
-static int hold_elsewhere(int *to_child)
-{
-	int ready[2], quit[2];
-	char byte;
-	pid_t child;
-
-	CHECK_EQ(pipe(ready), 0);
-	CHECK_EQ(pipe(quit), 0);
-	child = fork();
-	if (child == 0) {
-		int fd = open(PATH, O_RDWR);
-
-		close(quit[1]);
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0 && write(ready[1], "", 1) == 1)
-			(void)!read(quit[0], &byte, 1);
-		_exit(0);
-	}
-	close(ready[1]);
-	close(quit[0]);
-	CHECK_EQ(read(ready[0], &byte, 1), 1);
-	close(ready[0]);
-	*to_child = quit[1];
-	return child;
-}
-
-/* What another diskfs has. */
-static void test_in_use_elsewhere_task(void *argument)
-{
-	struct sqlite_layer layer = there, reader = there, looks = there;
-	int to_child;
-	pid_t child;
-
-	(void)argument;
-	reader.flags = DISK_OPEN_READ_ONLY;
-	looks.flags = DISK_OPEN_CHECK;
-	make_file();
-	child = hold_elsewhere(&to_child);
-	sqlite_refused(&layer, "path", "is in use by another disk or another diskfs");
-	sqlite_refused(&reader, "path", "is in use by another disk or another diskfs");
-	if (sqlite_begin(&looks))
-		sqlite_end(&looks);
-	close(to_child);
-	CHECK_EQ(waitpid(child, NULL, 0), child);
-	if (sqlite_begin(&layer))
-		sqlite_end(&layer);
-}
-RUN_IN_TASK(test_in_use_elsewhere)
-
-static void test_readers_share_task(void *argument)
-{
-	struct sqlite_layer layer = plain, readers[2] = {there, there}, writer = there;
-	struct sqlite_model model;
-	struct err err;
-
-	(void)argument;
-	forget_file();
-	if (!sqlite_begin(&layer))
-		return;
-	model_init(&model, 512, 0, 50);
-	model_change(&model, layer.disk, MODEL_WRITE, 10, 30, 1);
-	sqlite_end(&layer);
-	for (unsigned i = 0; i < 2; i++) {
-		readers[i].flags = DISK_OPEN_READ_ONLY;
-		sqlite_begin(&readers[i]);
-	}
-	sqlite_refused(&writer, "path", "is in use");
-	for (unsigned i = 0; i < 2; i++) {
-		struct iovec iov;
-		char data[512];
-		struct sg sg = sg_of(&iov, data, sizeof(data));
-
-		model_check(&model, readers[i].disk);
-		CHECK_KIND(disk_write(readers[i].disk, &sg, 0, 0), ERROR_READ_ONLY);
-		CHECK_KIND(layer_populate(readers[i].disk, &sg, 0), ERROR_READ_ONLY);
-		CHECK_KIND(layer_drop(readers[i].disk, 0, 1), ERROR_READ_ONLY);
-		CHECK_OK(disk_flush(readers[i].disk));
-	}
-	/* A layer below several disks is attached to each of them. */
-	CHECK_EQ(layer_attach(readers[0].disk, NULL, 0, &err), 0);
-	model_check(&model, readers[0].disk);
-	for (unsigned i = 0; i < 2; i++)
-		sqlite_end(&readers[i]);
-	model_free(&model);
-}
-RUN_IN_TASK(test_readers_share)
-
-/* ---- Looking leaves nothing behind. ---- */
-
-/* The names and contents of all that is here; but of what is in use only the names: who closes it
- * loses SQLite's locks. */
-static uint64_t folder_hash(void)
-{
-	DIR *folder = opendir(".");
-	struct dirent *entry;
-	uint64_t sum = 0;
-
-	while ((entry = readdir(folder))) {
-		uint64_t hash = hash_name(entry->d_name);
-		bool in_use = strncmp(entry->d_name, PATH, strlen(PATH)) == 0;
-		FILE *in = in_use ? NULL : fopen(entry->d_name, "r");
-		int byte;
-
-		while (in && (byte = fgetc(in)) != EOF)
-			hash = (hash ^ (unsigned)byte) * 0x100000001b3;
-		if (in)
-			fclose(in);
-		sum += hash;
-	}
-	closedir(folder);
-	return sum;
-}
-
-static void copy(const char *from, const char *to)
-{
-	char command[100];
-
-	snprintf(command, sizeof(command), "cp %s %s", from, to);
-	CHECK_EQ(system(command), 0);
-}
-
-/* After a clean end, and after a crash that has left a log, which has the newest of it. */
-static void look_at(const struct sqlite_model *model, const char *path)
-{
-	static const unsigned flags[] = {DISK_OPEN_READ_ONLY, DISK_OPEN_CHECK};
-
-	for (unsigned i = 0; i < ARRAY_SIZE(flags); i++) {
-		struct sqlite_layer layer = {.options = {{"path", path}}, .flags = flags[i]};
-		uint64_t before = folder_hash();
-
-		if (!sqlite_begin(&layer))
-			continue;
-		CHECK_EQ(disk_sector_count(layer.disk), SECTORS);
-		if (flags[i] == DISK_OPEN_READ_ONLY)
-			model_check(model, layer.disk);
-		CHECK_EQ(folder_hash(), before);
-		sqlite_end(&layer);
-		CHECK_EQ(folder_hash(), before);
-	}
-}
-
-static void test_look_task(void *argument)
-{
-	struct sqlite_layer layer = plain, looks = plain;
-	struct sqlite_model model;
-	uint64_t before;
-
-	(void)argument;
-	forget_file();
-	looks.flags = DISK_OPEN_CHECK;
-	before = folder_hash();
-	if (!sqlite_begin(&looks) || !sqlite_begin(&layer))
-		return;
-	CHECK_EQ(disk_size(looks.disk), 2 * MIB);
-	sqlite_end(&looks);
-	model_init(&model, 512, 0, 200);
-	model_change(&model, layer.disk, MODEL_WRITE, 0, 100, 1);
-	CHECK_OK(disk_flush(layer.disk));
-	/* As it would be after a crash; the path has what a URI would stumble over. */
-	copy(PATH, "'a?b#c%41.diskfs'");
-	copy(PATH "-wal", "'a?b#c%41.diskfs-wal'");
-	look_at(&model, "a?b#c%41.diskfs");
-	/* While it is in use. */
-	looks = (struct sqlite_layer){.options = {{"path", PATH}}, .flags = DISK_OPEN_CHECK};
-	if (sqlite_begin(&looks))
-		sqlite_end(&looks);
-	CHECK_EQ(elsewhere(try_sqlite_lock), 1);
-	model_change(&model, layer.disk, MODEL_ZERO, 50, 100, 1);
-	sqlite_end(&layer);
-	unlink("a?b#c%41.diskfs-wal");
-	copy(PATH, "'a?b#c%41.diskfs'");
-	look_at(&model, "a?b#c%41.diskfs");
-	unlink("a?b#c%41.diskfs");
-	forget_file();
-	CHECK_EQ(folder_hash(), before);
-	model_free(&model);
-}
-RUN_IN_TASK(test_look)
-
-/* A file that somebody has converted is a layer again. */
-static void test_journal_task(void *argument)
-{
-	struct sqlite_layer layer = there;
-
-	(void)argument;
-	make_file();
-	sqlite_sql(PATH, "PRAGMA journal_mode = DELETE");
-	if (sqlite_begin(&layer))
-		sqlite_end(&layer);
-	CHECK_EQ(sqlite_sql(PATH, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
-}
-RUN_IN_TASK(test_journal)
-
-/* ---- Coming into being. ---- */
-
-#define RACERS 8
-
-static atomic_uint opened, refused;
-
-static void race_task(unsigned index, void *argument)
-{
-	struct sqlite_layer layer = plain;
-	struct err err;
-
-	(void)index;
-	(void)argument;
-	if (!sqlite_try(&layer, &err)) {
-		CHECK(strstr(err.text, "is in use by another disk"));
-		atomic_fetch_add(&refused, 1);
-		return;
-	}
-	atomic_fetch_add(&opened, 1);
-	while (atomic_load(&opened) + atomic_load(&refused) < RACERS)
-		task_sleep_ns(NS_PER_S / 1000);
-	sqlite_end(&layer);
-}
-
-static void check_alone_in_folder(void)
-{
-	DIR *folder = opendir(".");
-	struct dirent *entry;
-
-	while ((entry = readdir(folder)))
-		if (entry->d_name[0] != '.')
-			CHECK_TEXT(entry->d_name, PATH);
-	closedir(folder);
-}
-
-static void test_create_race(void **state)
-{
-	(void)state;
-	for (unsigned i = 0; i < 10; i++) {
-		forget_file();
-		atomic_store(&opened, 0);
-		atomic_store(&refused, 0);
-		run_tasks(RACERS, race_task, NULL);
-		assert_int_equal(atomic_load(&opened), 1);
-		check_alone_in_folder();
-		check_finish();
-	}
-}
 
 static int enter(void **state)
 {
@@ -765,14 +436,15 @@ static int leave(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_options),	       cmocka_unit_test(test_no_layer),
-		cmocka_unit_test(test_damaged_meta),   cmocka_unit_test(test_damaged_bytes),
-		cmocka_unit_test(test_bad_rows),       cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_base),	       cmocka_unit_test(test_content),
-		cmocka_unit_test(test_content_of_layer), cmocka_unit_test(test_one_writer),
-		cmocka_unit_test(test_in_use_elsewhere), cmocka_unit_test(test_readers_share),
-		cmocka_unit_test(test_look),	       cmocka_unit_test(test_journal),
-		cmocka_unit_test(test_create_race),
+		cmocka_unit_test(test_options),
+		cmocka_unit_test(test_no_layer),
+		cmocka_unit_test(test_damaged_meta),
+		cmocka_unit_test(test_damaged_bytes),
+		cmocka_unit_test(test_bad_rows),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_base),
+		cmocka_unit_test(test_content),
+		cmocka_unit_test(test_content_of_layer),
 	};
 
 	return cmocka_run_group_tests(tests, enter, leave);

@@ -60,7 +60,7 @@ struct value {
 };
 
 struct flush {
-	unsigned returned; /* events that there were */
+	unsigned returned;	  /* events that there were */
 	uint16_t values[SECTORS]; /* of each sector, the index of the value that it had */
 };
 
@@ -426,16 +426,14 @@ static void try_singles(unsigned events, struct random *random)
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < events; i++)
-		if (durable[i] >= events && changes_file(vfs_event(i)) &&
-		    count < ARRAY_SIZE(lost))
+		if (durable[i] >= events && changes_file(vfs_event(i)) && count < ARRAY_SIZE(lost))
 			lost[count++] = i;
 	if (count == 0)
 		return;
 	try_cut(events, TEARS_END, lost[count - 1]);
 	try_cut(events, TEARS_BEGIN, lost[count - 1]);
 	for (unsigned i = 0; i < (is_long ? count : min_u64(count, SAMPLE)); i++) {
-		unsigned one =
-			lost[is_long || count <= SAMPLE ? i : random_below(random, count)];
+		unsigned one = lost[is_long || count <= SAMPLE ? i : random_below(random, count)];
 
 		try_cut(events, LOSES_ONE, one);
 		try_cut(events, KEEPS_ONE, one);
