@@ -183,11 +183,10 @@ static int apply_sectors(struct sqlite *sqlite, const struct batch *batch,
 	return error;
 }
 
-int apply_batch(struct sqlite *sqlite, struct batch *batch)
+static int apply_changes(struct sqlite *sqlite, const struct batch *batch)
 {
 	int error = begin(sqlite);
 
-	batch_join_changes(batch);
 	for (unsigned i = 0; i < batch->change_count && batch->dropped && !error; i++)
 		error = apply_dropped(sqlite, batch, &batch->changes[i]);
 	if (!error)
@@ -198,6 +197,19 @@ int apply_batch(struct sqlite *sqlite, struct batch *batch)
 		error = commit(sqlite);
 	if (error)
 		rollback(sqlite);
+	return error;
+}
+
+int apply_batch(struct sqlite *sqlite, struct batch *batch)
+{
+	int error;
+
+	batch_join_changes(batch);
+	absence_change_begin(&sqlite->absence);
+	for (unsigned i = 0; i < batch->change_count; i++)
+		absence_change(&sqlite->absence, batch->changes[i].sector, batch->changes[i].count);
+	error = apply_changes(sqlite, batch);
+	absence_change_end(&sqlite->absence);
 	return error;
 }
 

@@ -7,6 +7,7 @@
 #ifndef BACKENDS_SQLITE_SQLITE_H
 #define BACKENDS_SQLITE_SQLITE_H
 
+#include "backends/sqlite/absence.h"
 #include "backends/sqlite/format.h"
 #include "backends/sqlite/pending.h"
 #include "core/layer.h"
@@ -85,6 +86,7 @@ struct sqlite {
 	struct runs_file file;
 	struct log_limit log_limit;
 	struct pending pending;
+	struct absence absence; /* of the file */
 	struct readers readers;
 	struct runs_writer writer;
 	char *chunk_buffer; /* for whoever uses the writer */
