@@ -227,6 +227,35 @@ int apply_marks(struct sqlite *sqlite, bool own, bool dirty)
 	return error;
 }
 
+static int put_fingerprint(struct db *db, const uint8_t *fingerprint)
+{
+	int result;
+	sqlite3_stmt *statement = db_statement(db, DB_META_CONTENT, NULL, 0, &result);
+
+	if (!statement)
+		return result;
+	result = sqlite3_bind_blob(statement, 1, fingerprint, FINGERPRINT_SIZE, SQLITE_STATIC);
+	if (result == SQLITE_OK)
+		result = sqlite3_step(statement);
+	sqlite3_reset(statement);
+	sqlite3_clear_bindings(statement);
+	return result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
+int apply_fingerprint(struct sqlite *sqlite, const uint8_t fingerprint[FINGERPRINT_SIZE])
+{
+	int error = begin(sqlite), result;
+
+	if (error)
+		return error;
+	result = put_fingerprint(&sqlite->writer.db, fingerprint);
+	error = result == SQLITE_OK ? commit(sqlite)
+				    : failed(sqlite, &sqlite->writer.db, "write", result);
+	if (error)
+		rollback(sqlite);
+	return error;
+}
+
 /* ---- The log. ---- */
 
 static int wal_hook(void *argument, sqlite3 *handle, const char *name, int pages)

@@ -136,6 +136,8 @@ void commit_later(struct disk *disk, bool full);
 int commit_all(struct disk *disk);
 /* The file may hold what is nowhere else, from here on. */
 int commit_own(struct disk *disk);
+/* The fingerprint of the disk below is this, from here on; durable when it returns. */
+int commit_fingerprint(struct disk *disk, const uint8_t fingerprint[FINGERPRINT_SIZE]);
 /* Waits for what runs in the background, and lets nothing more begin. */
 void commit_end(struct disk *disk);
 
@@ -143,6 +145,8 @@ void commit_end(struct disk *disk);
 int apply_batch(struct sqlite *sqlite, struct batch *batch);
 /* Sets the marks of the file in a transaction of its own; the same. */
 int apply_marks(struct sqlite *sqlite, bool own, bool dirty);
+/* The same for the fingerprint of the disk below. */
+int apply_fingerprint(struct sqlite *sqlite, const uint8_t fingerprint[FINGERPRINT_SIZE]);
 /* Copies the log into the file, beside commits, on a connection of its own. 0 or an error. */
 int apply_checkpoint(struct sqlite *sqlite);
 /* Whether the log is long enough for that. */
