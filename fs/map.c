@@ -25,12 +25,12 @@ static void print_text(const struct range_line *line)
 /* Names of sections need no escapes (conf/ini.h). */
 static void print_json(const struct range_line *line)
 {
-	printf("%s\n{\"offset\": %" PRIu64 ", \"length\": %" PRIu64 ", \"layer\": ",
-	       line->offset == 0 ? "" : ",", line->offset, line->length);
+	printf("%s\n{\"offset\": %" PRIu64 ", \"length\": %" PRIu64, line->offset == 0 ? "" : ",",
+	       line->offset, line->length);
 	if (line->layer)
-		printf("\"%s\"", line->layer);
+		printf(", \"layer\": \"%s\"", line->layer);
 	else
-		fputs("null", stdout);
+		fputs(", \"layer\": null", stdout);
 	printf(", \"data\": %s}", line->is_data ? "true" : "false");
 }
 

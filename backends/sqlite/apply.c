@@ -183,11 +183,10 @@ static int apply_sectors(struct sqlite *sqlite, const struct batch *batch,
 	return error;
 }
 
-int apply_batch(struct sqlite *sqlite, struct batch *batch)
+static int apply_changes(struct sqlite *sqlite, const struct batch *batch)
 {
 	int error = begin(sqlite);
 
-	batch_join_changes(batch);
 	for (unsigned i = 0; i < batch->change_count && batch->dropped && !error; i++)
 		error = apply_dropped(sqlite, batch, &batch->changes[i]);
 	if (!error)
@@ -201,6 +200,19 @@ int apply_batch(struct sqlite *sqlite, struct batch *batch)
 	return error;
 }
 
+int apply_batch(struct sqlite *sqlite, struct batch *batch)
+{
+	int error;
+
+	batch_join_changes(batch);
+	absence_change_begin(&sqlite->absence);
+	for (unsigned i = 0; i < batch->change_count; i++)
+		absence_change(&sqlite->absence, batch->changes[i].sector, batch->changes[i].count);
+	error = apply_changes(sqlite, batch);
+	absence_change_end(&sqlite->absence);
+	return error;
+}
+
 int apply_marks(struct sqlite *sqlite, bool own, bool dirty)
 {
 	int error = begin(sqlite), result;
@@ -208,6 +220,35 @@ int apply_marks(struct sqlite *sqlite, bool own, bool dirty)
 	if (error)
 		return error;
 	result = db_run(&sqlite->writer.db, DB_META_MARKS, (const int64_t[]){own, dirty}, 2);
+	error = result == SQLITE_OK ? commit(sqlite)
+				    : failed(sqlite, &sqlite->writer.db, "write", result);
+	if (error)
+		rollback(sqlite);
+	return error;
+}
+
+static int put_fingerprint(struct db *db, const uint8_t *fingerprint)
+{
+	int result;
+	sqlite3_stmt *statement = db_statement(db, DB_META_CONTENT, NULL, 0, &result);
+
+	if (!statement)
+		return result;
+	result = sqlite3_bind_blob(statement, 1, fingerprint, FINGERPRINT_SIZE, SQLITE_STATIC);
+	if (result == SQLITE_OK)
+		result = sqlite3_step(statement);
+	sqlite3_reset(statement);
+	sqlite3_clear_bindings(statement);
+	return result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
+int apply_fingerprint(struct sqlite *sqlite, const uint8_t fingerprint[FINGERPRINT_SIZE])
+{
+	int error = begin(sqlite), result;
+
+	if (error)
+		return error;
+	result = put_fingerprint(&sqlite->writer.db, fingerprint);
 	error = result == SQLITE_OK ? commit(sqlite)
 				    : failed(sqlite, &sqlite->writer.db, "write", result);
 	if (error)

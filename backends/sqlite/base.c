@@ -86,7 +86,7 @@ static int hash_blocks(struct disk *below, EVP_MD_CTX *context, char *buffer, st
 	return 0;
 }
 
-static int fingerprint(struct disk *below, uint8_t digest[FINGERPRINT_SIZE], struct err *err)
+int base_fingerprint(struct disk *below, uint8_t digest[FINGERPRINT_SIZE], struct err *err)
 {
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 	char *buffer = buffer_get();
@@ -128,13 +128,15 @@ int base_of(struct disk *below, unsigned checks, struct base *base, struct err *
 			"'%s' is a layer itself, whose content cannot be checked without "
 			"what is below it",
 			below->name);
-	if (fingerprint(below, base->fingerprint, err) < 0)
+	if (base_fingerprint(below, base->fingerprint, err) < 0)
 		return -1;
 	base->has_fingerprint = true;
 	return 0;
 }
 
 /* ---- Comparing. ---- */
+
+const uint8_t base_any_content[FINGERPRINT_SIZE] = {0};
 
 #define HINT "; it is no layer of this disk (base_check says what is compared)"
 
@@ -160,7 +162,8 @@ static int compare_content(const struct base *stored, const struct base *now, co
 				   "'%s' was made without base_check = content, so the content of "
 				   "'%s' cannot be checked",
 				   path, below);
-	if (memcmp(stored->fingerprint, now->fingerprint, FINGERPRINT_SIZE) == 0)
+	if (memcmp(stored->fingerprint, now->fingerprint, FINGERPRINT_SIZE) == 0 ||
+	    memcmp(stored->fingerprint, base_any_content, FINGERPRINT_SIZE) == 0)
 		return 0;
 	return err_set_key(err, "base_check",
 			   "'%s' was made over another content than '%s' has" HINT, path, below);

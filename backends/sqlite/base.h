@@ -33,6 +33,11 @@ int base_parse_checks(const struct string_list *names, unsigned *checks, struct 
  */
 int base_of(struct disk *below, unsigned checks, struct base *base, struct err *err);
 
+/* The fingerprint of @below. 0, or -1 with a sentence in @err. */
+int base_fingerprint(struct disk *below, uint8_t digest[FINGERPRINT_SIZE], struct err *err);
+/* Stands for every content, while that is changed on behalf of the layer itself. */
+extern const uint8_t base_any_content[FINGERPRINT_SIZE];
+
 /* Whether the file at @path, made over @stored, may be used over @now, the disk called @below. */
 int base_compare(const struct base *stored, const struct base *now, unsigned checks,
 		 const char *path, const char *below, struct err *err);

@@ -355,6 +355,7 @@ static void checkpoint_start(struct disk *disk)
 
 struct mark_job {
 	struct sqlite *sqlite;
+	const uint8_t *fingerprint;
 	int error;
 };
 
@@ -382,6 +383,31 @@ int commit_own(struct disk *disk)
 		atomic_store(&sqlite->own, !job.error);
 		give(committer);
 	}
+	task_mutex_unlock(&committer->mutex);
+	return job.error;
+}
+
+static void fingerprint_job(void *argument)
+{
+	struct mark_job *job = argument;
+
+	job->error = apply_fingerprint(job->sqlite, job->fingerprint);
+}
+
+int commit_fingerprint(struct disk *disk, const uint8_t fingerprint[FINGERPRINT_SIZE])
+{
+	struct sqlite *sqlite = sqlite_of(disk);
+	struct committer *committer = &sqlite->committer;
+	struct mark_job job = {.sqlite = sqlite, .fingerprint = fingerprint};
+
+	task_mutex_lock(&committer->mutex);
+	while (committer->busy)
+		wait_queue_wait(&committer->changed, &committer->mutex);
+	committer->busy = true;
+	task_mutex_unlock(&committer->mutex);
+	offload(fingerprint_job, &job);
+	task_mutex_lock(&committer->mutex);
+	give(committer);
 	task_mutex_unlock(&committer->mutex);
 	return job.error;
 }

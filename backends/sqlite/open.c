@@ -212,14 +212,22 @@ static void empty_job(void *argument)
 		opening->result = open_database(opening, db, DB_WRITER);
 }
 
-static void dirty_job(void *argument)
+/* The first use of what will be written to. */
+static void begin_job(void *argument)
 {
 	struct opening *opening = argument;
 	struct sqlite *sqlite = sqlite_of(opening->disk);
-	int error = apply_marks(sqlite, false, true);
+	bool none;
 	char text[80];
+	int error;
 
-	opening->result = error ? err_set_key(opening->err, "path", "cannot write '%s': %s",
+	apply_init(sqlite);
+	error = runs_are_none(&sqlite->writer, &none);
+	if (!error && none)
+		absence_all(&sqlite->absence);
+	if (!error && (opening->role & LAYER_WRITE_THROUGH) && !opening->meta.dirty)
+		error = apply_marks(sqlite, false, true);
+	opening->result = error ? err_set_key(opening->err, "path", "cannot use '%s': %s",
 					      sqlite->path, error_describe(text, error))
 				: 0;
 }
@@ -366,6 +374,7 @@ static int make_memory(const struct opening *opening, struct err *err)
 
 	sqlite->chunk_buffer = malloc(max_u64(CHUNK_SIZE, meta->sector_size));
 	if (!sqlite->chunk_buffer || pending_init(&sqlite->pending, meta->sector_size, batch) < 0 ||
+	    absence_init(&sqlite->absence, log2_of(meta->sector_size), meta->sector_count) < 0 ||
 	    (forgets && cache_init(&sqlite->cache, config->limit, log2_of(meta->sector_size),
 				   meta->sector_count) < 0))
 		return err_set(err, "%s", strerror(ENOMEM));
@@ -404,22 +413,18 @@ static int use_file(struct opening *opening, struct err *err)
 	bool was_dirty = opening->meta.dirty && !opening->missing;
 
 	sqlite->role = opening->role;
-	sqlite->is_void = was_dirty && !sqlite->is_writable;
-	if (was_dirty && sqlite->is_writable) {
+	if (was_dirty)
 		log_warning(opening->disk->name,
-			    "'%s' was not closed, and may differ from what is below: it is emptied",
-			    sqlite->path);
-		if (run_job(opening, empty_job) < 0)
-			return -1;
-	}
+			    "'%s' was not closed, and may differ from what is below: it is %s",
+			    sqlite->path, sqlite->is_writable ? "emptied" : "not used");
+	if (was_dirty && sqlite->is_writable && run_job(opening, empty_job) < 0)
+		return -1;
 	describe_file(opening);
-	if (make_memory(opening, err) < 0)
+	if (make_memory(opening, err) < 0 ||
+	    (sqlite->is_writable && run_job(opening, begin_job) < 0))
 		return -1;
-	if (sqlite->is_writable)
-		apply_init(sqlite);
-	if (sqlite->is_writable && (opening->role & LAYER_WRITE_THROUGH) && !opening->meta.dirty &&
-	    run_job(opening, dirty_job) < 0)
-		return -1;
+	if (was_dirty && !sqlite->is_writable)
+		absence_all(&sqlite->absence);
 	sqlite->is_attached = true;
 	return 0;
 }
@@ -533,6 +538,7 @@ void sqlite_close(struct disk *disk)
 	closing.error = close_commit(disk);
 	offload(close_job, &closing);
 	pending_destroy(&sqlite->pending);
+	absence_destroy(&sqlite->absence);
 	cache_destroy(&sqlite->cache);
 	committer_destroy(&sqlite->committer);
 	task_mutex_destroy(&sqlite->quota_mutex);

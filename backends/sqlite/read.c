@@ -72,7 +72,7 @@ static int reader_open(struct sqlite *sqlite, struct reader *reader)
 /* A run of sectors that no batch has. */
 struct piece {
 	uint64_t sector, count;
-	bool dropped; /* not to be looked for in the file either */
+	bool absent; /* not to be looked for in the file either */
 };
 
 struct plan {
@@ -93,18 +93,35 @@ static struct sg plan_part(const struct plan *plan, uint64_t sector, uint64_t co
 }
 
 /* False: there is no room. Neighbours of one sort become one. */
-static bool plan_add(struct plan *plan, uint64_t sector, uint64_t count, bool dropped)
+static bool plan_add(struct plan *plan, uint64_t sector, uint64_t count, bool absent)
 {
 	struct piece *last = plan->count > 0 ? &plan->pieces[plan->count - 1] : NULL;
 
-	if (last && last->sector + last->count == sector && last->dropped == dropped)
+	if (last && last->sector + last->count == sector && last->absent == absent)
 		last->count += count;
 	else if (plan->count == LAYER_GAPS_MAX)
 		return false;
 	else
-		plan->pieces[plan->count++] = (struct piece){sector, count, dropped};
+		plan->pieces[plan->count++] = (struct piece){sector, count, absent};
 	plan->end = sector + count;
 	return true;
+}
+
+/* What no batch has is in the file, if it is not known to be absent. */
+static bool plan_file(struct plan *plan, uint64_t sector, uint64_t count)
+{
+	uint64_t end = sector + count;
+	bool planned = true;
+
+	while (planned && sector < end) {
+		bool known;
+
+		count = end - sector;
+		known = absence_is_known(&plan->sqlite->absence, sector, &count);
+		planned = plan_add(plan, sector, count, known);
+		sector += count;
+	}
+	return planned;
 }
 
 static bool plan_range(struct plan *plan, unsigned index, uint64_t sector, uint64_t count);
@@ -137,7 +154,7 @@ static bool plan_range(struct plan *plan, unsigned index, uint64_t sector, uint6
 	struct sg part;
 
 	if (index == plan->batches.count)
-		return plan_add(plan, sector, count, false);
+		return plan_file(plan, sector, count);
 	while (sector < end) {
 		if (plan->sg)
 			part = plan_part(plan, sector, end - sector);
@@ -164,23 +181,48 @@ struct read_job {
 	int error;
 };
 
+/* Where the file had nothing: whether that is so in all of the range. */
+static void learn(struct sqlite *sqlite, struct reader *reader, uint64_t sector)
+{
+	uint64_t look = absence_look(&sqlite->absence), first, count;
+	struct layer_run run;
+
+	absence_range(&sqlite->absence, sector, &first, &count);
+	if (runs_find(&reader->db, &sqlite->file, first, count, &run) == 0 &&
+	    run.state == LAYER_ABSENT && run.count == count)
+		absence_learn(&sqlite->absence, look, sector);
+}
+
+/* A piece of the file, with a connection. */
+static int read_file(struct read_job *job, const struct piece *piece, uint64_t *answered)
+{
+	struct sqlite *sqlite = job->plan->sqlite;
+	struct layer_gaps *gaps = job->gaps;
+	struct sg part;
+	int error;
+
+	if (job->plan->sg)
+		part = plan_part(job->plan, piece->sector, piece->count);
+	error = runs_read(&job->reader->db, &sqlite->file, job->plan->sg ? &part : NULL,
+			  piece->sector, piece->count, gaps, answered);
+	if (!error && gaps->count > 0 && gaps->gaps[gaps->count - 1].sector <= piece->sector &&
+	    *answered == piece->count)
+		learn(sqlite, job->reader, piece->sector);
+	return error;
+}
+
 /* One piece. False: the list of gaps is full. */
 static bool read_piece(struct read_job *job, const struct piece *piece)
 {
 	struct sqlite *sqlite = job->plan->sqlite;
 	uint64_t answered = piece->count;
-	struct sg part;
 
 	job->end = piece->sector;
-	if (piece->dropped || sqlite->is_void)
+	if (piece->absent)
 		return gaps_add(job->gaps, piece->sector, piece->count);
-	if (job->plan->sg)
-		part = plan_part(job->plan, piece->sector, piece->count);
 	job->error = reader_open(sqlite, job->reader);
 	if (!job->error)
-		job->error =
-			runs_read(&job->reader->db, &sqlite->file, job->plan->sg ? &part : NULL,
-				  piece->sector, piece->count, job->gaps, &answered);
+		job->error = read_file(job, piece, &answered);
 	job->end = piece->sector + answered;
 	return answered == piece->count;
 }
@@ -199,8 +241,8 @@ static void read_pieces(void *argument)
 static bool needs_file(const struct plan *plan)
 {
 	for (unsigned i = 0; i < plan->count; i++)
-		if (!plan->pieces[i].dropped)
-			return !plan->sqlite->is_void;
+		if (!plan->pieces[i].absent)
+			return true;
 	return false;
 }
 
@@ -266,14 +308,14 @@ static void run_job(void *argument)
 				       job->count, job->run);
 }
 
-static int run_in_file(struct sqlite *sqlite, uint64_t sector, uint64_t count,
-		       struct layer_run *run)
+/* What of @run, which is absent in the batches, the file says. */
+static int run_in_file(struct sqlite *sqlite, uint64_t sector, struct layer_run *run)
 {
-	struct run_job job = {.sqlite = sqlite, .sector = sector, .count = count, .run = run};
+	struct run_job job = {.sqlite = sqlite, .sector = sector, .run = run};
 
-	*run = (struct layer_run){.state = LAYER_ABSENT, .count = count};
-	if (sqlite->is_void)
+	if (absence_is_known(&sqlite->absence, sector, &run->count))
 		return 0;
+	job.count = run->count;
 	job.reader = reader_get(&sqlite->readers);
 	offload(run_job, &job);
 	reader_put(&sqlite->readers, job.reader);
@@ -303,7 +345,7 @@ int sqlite_run(struct disk *disk, uint64_t sector, uint64_t count, struct layer_
 	run->count = count;
 	pending_hold(&sqlite->pending, &batches);
 	if (!run_in_batches(&batches, sector, run))
-		error = run_in_file(sqlite, sector, run->count, run);
+		error = run_in_file(sqlite, sector, run);
 	pending_release(&sqlite->pending, &batches);
 	return error;
 }

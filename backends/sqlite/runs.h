@@ -77,6 +77,9 @@ int runs_clear(struct runs_writer *writer, uint64_t from, uint64_t to, uint64_t 
 /* The sector where the first row at or behind @sector begins; *found is false where there is none. */
 int runs_first(struct runs_writer *writer, uint64_t sector, uint64_t *first, bool *found);
 
+/* Whether there is no row at all. */
+int runs_are_none(struct runs_writer *writer, bool *none);
+
 /* ---- Between the two. ---- */
 
 struct runs_row {

@@ -282,17 +282,37 @@ int runs_zero(struct runs_writer *writer, uint64_t from, uint64_t to, uint64_t *
 	return error;
 }
 
-int runs_first(struct runs_writer *writer, uint64_t sector, uint64_t *first, bool *found)
+static int first_row(struct runs_writer *writer, int64_t from, int64_t *first, bool *found)
 {
 	int result;
-	sqlite3_stmt *statement =
-		db_statement(&writer->db, DB_FIRST, (const int64_t[]){(int64_t)sector}, 1, &result);
+	sqlite3_stmt *statement = db_statement(&writer->db, DB_FIRST, &from, 1, &result);
 
+	*first = 0;
+	*found = false;
 	if (!statement)
 		return failed(writer, result);
 	result = sqlite3_step(statement);
 	*found = result == SQLITE_ROW;
-	*first = *found ? (uint64_t)sqlite3_column_int64(statement, 0) : 0;
+	*first = *found ? sqlite3_column_int64(statement, 0) : 0;
 	sqlite3_reset(statement);
 	return *found || result == SQLITE_DONE ? 0 : failed(writer, result);
+}
+
+int runs_first(struct runs_writer *writer, uint64_t sector, uint64_t *first, bool *found)
+{
+	int64_t row;
+	int error = first_row(writer, (int64_t)sector, &row, found);
+
+	*first = (uint64_t)row;
+	return error;
+}
+
+int runs_are_none(struct runs_writer *writer, bool *none)
+{
+	int64_t row;
+	bool found;
+	int error = first_row(writer, INT64_MIN, &row, &found);
+
+	*none = !error && !found;
+	return error;
 }

@@ -21,6 +21,7 @@
  * its own never forgets; with a limit, its writes get ENOSPC.
  */
 #include <errno.h>
+#include <string.h>
 #include "backends/sqlite/sqlite.h"
 #include "core/report.h"
 
@@ -378,12 +379,31 @@ static void sqlite_inspect(struct disk *disk, struct report *report)
 	inspect_cache(disk, report);
 }
 
+/* What is below changes by what is committed there: what it was before counts no more, and what it
+ * is then is looked at in the end. */
+static int sqlite_below_changes(struct disk *disk, struct disk *below, bool begin)
+{
+	struct base *base = &sqlite_of(disk)->meta.base;
+	struct err err;
+
+	if (!base->has_fingerprint || disk_is_layer(below))
+		return 0;
+	if (begin) {
+		memcpy(base->fingerprint, base_any_content, FINGERPRINT_SIZE);
+	} else if (base_fingerprint(below, base->fingerprint, &err) < 0) {
+		log_error(disk->name, "%s", err.text);
+		return error_io(EIO);
+	}
+	return commit_fingerprint(disk, base->fingerprint);
+}
+
 static const struct layer_ops sqlite_layer = {
 	.attach = sqlite_attach,
 	.read = sqlite_layer_read,
 	.populate = sqlite_populate,
 	.drop = sqlite_drop,
 	.run = sqlite_run,
+	.below_changes = sqlite_below_changes,
 };
 
 static const struct option sqlite_options[] = {

@@ -7,6 +7,7 @@
 #ifndef BACKENDS_SQLITE_SQLITE_H
 #define BACKENDS_SQLITE_SQLITE_H
 
+#include "backends/sqlite/absence.h"
 #include "backends/sqlite/format.h"
 #include "backends/sqlite/pending.h"
 #include "core/layer.h"
@@ -85,6 +86,7 @@ struct sqlite {
 	struct runs_file file;
 	struct log_limit log_limit;
 	struct pending pending;
+	struct absence absence; /* of the file */
 	struct readers readers;
 	struct runs_writer writer;
 	char *chunk_buffer; /* for whoever uses the writer */
@@ -134,6 +136,8 @@ void commit_later(struct disk *disk, bool full);
 int commit_all(struct disk *disk);
 /* The file may hold what is nowhere else, from here on. */
 int commit_own(struct disk *disk);
+/* The fingerprint of the disk below is this, from here on; durable when it returns. */
+int commit_fingerprint(struct disk *disk, const uint8_t fingerprint[FINGERPRINT_SIZE]);
 /* Waits for what runs in the background, and lets nothing more begin. */
 void commit_end(struct disk *disk);
 
@@ -141,6 +145,8 @@ void commit_end(struct disk *disk);
 int apply_batch(struct sqlite *sqlite, struct batch *batch);
 /* Sets the marks of the file in a transaction of its own; the same. */
 int apply_marks(struct sqlite *sqlite, bool own, bool dirty);
+/* The same for the fingerprint of the disk below. */
+int apply_fingerprint(struct sqlite *sqlite, const uint8_t fingerprint[FINGERPRINT_SIZE]);
 /* Copies the log into the file, beside commits, on a connection of its own. 0 or an error. */
 int apply_checkpoint(struct sqlite *sqlite);
 /* Whether the log is long enough for that. */

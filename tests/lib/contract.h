@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Contract tests: each is run over every stack of stacks.c at every sector size, as a test of its
+ * Contract tests: each is run over every stack of stack_list.c at every sector size, as a test of its
  * own, on a disk that was just opened and holds zeros (or, read-only, pattern_fill(0)).
  */
 #ifndef TESTS_LIB_CONTRACT_H

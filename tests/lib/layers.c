@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "backends/layered/layered.h"
 #include "backends/list.h"
 #include "core/task.h"
 #include "tests/lib/check.h"
@@ -431,6 +432,24 @@ int layers_get(struct layers *layers, void *data, uint64_t sector, uint64_t coun
 	struct sg sg = sg_of(&iov, data, count * LAYERS_SECTOR);
 
 	return disk_read(layers->disk, &sg, sector);
+}
+
+struct layered *layers_state(struct layers *layers)
+{
+	return layers->disk->state;
+}
+
+void layers_settle(struct layers *layers)
+{
+	struct populations *populations = &layers_state(layers)->populations;
+	unsigned in_flight;
+
+	do {
+		task_sleep_ns(NS_PER_US * 200);
+		pthread_mutex_lock(&populations->guard);
+		in_flight = populations->in_flight;
+		pthread_mutex_unlock(&populations->guard);
+	} while (in_flight > 0);
 }
 
 bool fake_wait(struct fake_layer *fake, enum fake_op op, unsigned count)

@@ -114,6 +114,11 @@ int layers_put(struct layers *layers, const void *data, uint64_t sector, uint64_
 	       unsigned flags);
 int layers_get(struct layers *layers, void *data, uint64_t sector, uint64_t count);
 
+/* The state of the layered disk. */
+struct layered *layers_state(struct layers *layers);
+/* Waits until no population is under way. */
+void layers_settle(struct layers *layers);
+
 /* Waits until a fake has seen @count calls of @op. False, after a failed check, if it takes too
  * long. */
 bool fake_wait(struct fake_layer *fake, enum fake_op op, unsigned count);

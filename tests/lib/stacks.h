@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The stacks of disks that the conformance and model tests run over: every driver, on what it can
- * stand on, alone and behind limits. A new driver adds its lines to the table in stacks.c.
+ * stand on, alone and behind limits. A new driver adds its lines to the table in
+ * stack_list.c.
  */
 #ifndef TESTS_LIB_STACKS_H
 #define TESTS_LIB_STACKS_H

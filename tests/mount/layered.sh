@@ -250,6 +250,7 @@ path = own.raw
 [diff]
 driver = sqlite
 path = diff.layer
+base_check = size, content
 [disk]
 driver = layered
 below = diff, own

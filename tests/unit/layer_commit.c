@@ -9,9 +9,12 @@
 #include <cmocka.h>
 #include "core/commit.h"
 #include "core/log.h"
+#include "core/worker.h"
 #include "tests/lib/check.h"
 #include "tests/lib/layers.h"
 #include "tests/lib/run.h"
+#include "tests/lib/scratch.h"
+#include "tests/lib/sqlite.h"
 
 #define S	LAYERS_SECTOR
 #define SECTORS ((uint64_t)40 * MIB / S)
@@ -322,12 +325,81 @@ static void test_told_task(void *argument)
 }
 RUN_IN_TASK(test_told)
 
+/* ---- A layer in a file, which remembers the content of what it was made over. ---- */
+
+#define PATH "layer.diskfs"
+
+static struct sqlite_layer over_content(struct disk *below)
+{
+	return (struct sqlite_layer){.options = {{"path", PATH}, {"base_check", "content"}},
+				     .below = below};
+}
+
+static int commit_layer(struct sqlite_layer *layer, struct err *err)
+{
+	const struct commit commit = {.layer = layer->disk, .below = layer->below};
+
+	return commit_run(&commit, err);
+}
+
+static void test_remembered_content_task(void *argument)
+{
+	struct probe probe;
+	struct err err = {.text = ""};
+	struct disk *below;
+	struct sqlite_layer layer;
+	char data[S];
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, data, sizeof(data));
+
+	(void)argument;
+	probe_init(&probe, S, 1000);
+	below = probe_open(&probe, 0, NULL, &err);
+	layer = over_content(below);
+	if (!sqlite_begin(&layer))
+		return;
+	memset(data, 0x55, sizeof(data));
+	for (unsigned i = 0; i < 10; i++)
+		CHECK_OK(disk_write(layer.disk, &sg, i * 100, 0));
+	/* A commit that does not get far: some of it is below, and still in the layer. */
+	probe.fail[PROBE_WRITE].error = error_io(EIO);
+	probe.fail[PROBE_WRITE].first = 400;
+	probe.fail[PROBE_WRITE].end = 401;
+	CHECK_EQ(commit_layer(&layer, &err), -1);
+	CHECK_TEXT(err.text, "cannot write 'probe': I/O error (EIO)");
+	CHECK_EQ(probe.data[0], 0x55);
+	CHECK(sqlite_again(&layer));
+	/* The next one ends it, and what it has made of the disk below is what counts. */
+	memset(&probe.fail[PROBE_WRITE], 0, sizeof(probe.fail[PROBE_WRITE]));
+	CHECK_EQ(commit_layer(&layer, &err), 0);
+	CHECK_EQ(probe.data[900 * S], 0x55);
+	CHECK(sqlite_again(&layer));
+	sqlite_end(&layer);
+	probe.data[5] ^= 1;
+	sqlite_refused(&layer, "base_check", "was made over another content than 'probe' has");
+	probe.data[5] ^= 1;
+	if (sqlite_begin(&layer))
+		sqlite_end(&layer);
+	disk_close(below);
+	probe_destroy(&probe);
+}
+
+static void test_remembered_content(void **state)
+{
+	(void)state;
+	scratch_enter();
+	worker_call(worker_get(0), test_remembered_content_task, NULL);
+	scratch_leave();
+	check_finish();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_arrives),   cmocka_unit_test(test_cache_between),
-		cmocka_unit_test(test_failures),      cmocka_unit_test(test_smaller),
-		cmocka_unit_test(test_smaller_cache), cmocka_unit_test(test_told),
+		cmocka_unit_test(test_all_arrives),	   cmocka_unit_test(test_cache_between),
+		cmocka_unit_test(test_failures),	   cmocka_unit_test(test_smaller),
+		cmocka_unit_test(test_smaller_cache),	   cmocka_unit_test(test_told),
+		cmocka_unit_test(test_remembered_content),
 	};
 
 	log_set_level(LOG_LEVEL_ERROR);
