@@ -536,6 +536,8 @@ void sqlite_close(struct disk *disk)
 	if (!sqlite->was_opened)
 		return;
 	closing.error = close_commit(disk);
+	if (!closing.error && atomic_load(&sqlite->gave_up))
+		closing.error = error_io(EIO); /* it stays marked */
 	offload(close_job, &closing);
 	pending_destroy(&sqlite->pending);
 	absence_destroy(&sqlite->absence);

@@ -273,6 +273,13 @@ int sqlite_read_layer(struct disk *disk, const struct sg *sg, uint64_t sector, u
 	int error = 0;
 
 	gaps->count = 0;
+	if (active)
+		*active = 0;
+	if (atomic_load(&sqlite->gave_up)) {
+		gaps_add(gaps, sector, count);
+		gaps->answered = count;
+		return 0;
+	}
 	pending_hold(&sqlite->pending, &plan.batches);
 	if (active)
 		*active = plan.batches.batches[0]->number;
@@ -342,7 +349,9 @@ int sqlite_run(struct disk *disk, uint64_t sector, uint64_t count, struct layer_
 	struct batches batches;
 	int error = 0;
 
-	run->count = count;
+	*run = (struct layer_run){.state = LAYER_ABSENT, .count = count};
+	if (atomic_load(&sqlite->gave_up))
+		return 0;
 	pending_hold(&sqlite->pending, &batches);
 	if (!run_in_batches(&batches, sector, run))
 		error = run_in_file(sqlite, sector, run);

@@ -19,6 +19,11 @@
  * forget whatever it likes: with a limit, what was not used for long (cache.c); after an unclean end
  * all of it, where it was written through, since what is below may be older or newer then. What is
  * its own never forgets; with a limit, its writes get ENOSPC.
+ *
+ * Where it is written through, all is below as well, durable when what is below is: so its own
+ * errors are no reason to fail a flush. What matters is that it takes drops, in memory if need be;
+ * if it cannot even do that, it *gives up*: it has nothing any more, until it is opened again and
+ * emptied.
  */
 #include <errno.h>
 #include <string.h>
@@ -150,12 +155,28 @@ static int change_now(struct disk *disk, const struct change *change)
 static int change(struct disk *disk, const struct change *change)
 {
 	struct sqlite *sqlite = sqlite_of(disk);
-	int error = commit_check(disk);
+	int error = atomic_load(&sqlite->gave_up) ? error_io(EIO) : commit_check(disk);
 
-	if (!error && change->kind != CHANGE_DROP && !atomic_load(&sqlite->own) &&
-	    !(sqlite->role & LAYER_WRITE_THROUGH))
+	if (!error && !atomic_load(&sqlite->own) && !(sqlite->role & LAYER_WRITE_THROUGH))
 		error = commit_own(disk);
 	return error ? error : change_now(disk, change);
+}
+
+/* A drop makes nothing its own, and is taken in memory while the file cannot be written. */
+static int drop(struct disk *disk, uint64_t sector, uint64_t count)
+{
+	struct sqlite *sqlite = sqlite_of(disk);
+	const struct change all = {.kind = CHANGE_DROP, .sector = sector, .count = count};
+	char text[80];
+	int error = atomic_load(&sqlite->gave_up) ? 0 : change_now(disk, &all);
+
+	if (!error || !(sqlite->role & LAYER_WRITE_THROUGH))
+		return error;
+	if (!atomic_exchange(&sqlite->gave_up, true))
+		log_error(disk->name,
+			  "'%s' cannot be kept up to date, and is not used any more: %s",
+			  sqlite->path, error_describe(text, error));
+	return 0;
 }
 
 /* ---- A limit of what is no cache. ---- */
@@ -254,12 +275,14 @@ static int sqlite_write(struct disk *disk, const struct sg *sg, uint64_t sector,
 /* Alone, nothing shines through what is absent. */
 static int sqlite_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags)
 {
+	const struct change zeroes = {.kind = CHANGE_ZEROES, .sector = sector, .count = count};
+	int error;
+
 	(void)flags;
-	return change(disk, &(struct change){
-				    .kind = sqlite_of(disk)->is_alone ? CHANGE_DROP : CHANGE_ZEROES,
-				    .sector = sector,
-				    .count = count,
-			    });
+	if (!sqlite_of(disk)->is_alone)
+		return change(disk, &zeroes);
+	error = commit_check(disk);
+	return error ? error : drop(disk, sector, count);
 }
 
 static int sqlite_unmap(struct disk *disk, uint64_t sector, uint64_t count)
@@ -267,15 +290,12 @@ static int sqlite_unmap(struct disk *disk, uint64_t sector, uint64_t count)
 	return sqlite_write_zeroes(disk, sector, count, 0);
 }
 
-static int sqlite_drop(struct disk *disk, uint64_t sector, uint64_t count)
-{
-	return change(disk,
-		      &(struct change){.kind = CHANGE_DROP, .sector = sector, .count = count});
-}
-
 static int sqlite_flush(struct disk *disk)
 {
-	return commit_all(disk);
+	int error = commit_all(disk);
+
+	/* It has been logged. */
+	return sqlite_of(disk)->role & LAYER_WRITE_THROUGH ? 0 : error;
 }
 
 /*
@@ -323,7 +343,7 @@ static bool has_room_for_copies(struct disk *disk, size_t bytes)
 static int sqlite_populate(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
 	unsigned shift = disk_sector_shift(disk), tries = 0;
-	int error = commit_check(disk);
+	int error = atomic_load(&sqlite_of(disk)->gave_up) ? error_io(EIO) : commit_check(disk);
 
 	if (!error && !has_room_for_copies(disk, sg->len))
 		error = error_io(ENOSPC);
@@ -348,6 +368,8 @@ static void inspect_cache(struct disk *disk, struct report *report)
 	struct sqlite *sqlite = sqlite_of(disk);
 
 	report_bool(report, "own", atomic_load(&sqlite->own));
+	if (atomic_load(&sqlite->gave_up))
+		report_bool(report, "gave_up", true);
 	if (config->limit > 0)
 		report_bytes(report, "limit", config->limit);
 	if (sqlite->cache.uses)
@@ -401,7 +423,7 @@ static const struct layer_ops sqlite_layer = {
 	.attach = sqlite_attach,
 	.read = sqlite_layer_read,
 	.populate = sqlite_populate,
-	.drop = sqlite_drop,
+	.drop = drop,
 	.run = sqlite_run,
 	.below_changes = sqlite_below_changes,
 };

@@ -83,6 +83,8 @@ struct sqlite {
 	struct hold hold;
 	struct meta meta; /* as of opening, but own and dirty */
 	atomic_bool own;  /* see format.h */
+	atomic_bool
+		gave_up; /* a copy that could not be told what is no copy any more: it has nothing */
 	struct runs_file file;
 	struct log_limit log_limit;
 	struct pending pending;
