@@ -14,6 +14,9 @@ struct base {
 	bool is_there; /* false: the layer is the lowest */
 	uint64_t size; /* bytes */
 	bool has_id, has_fingerprint;
+	/* Its content was being changed on purpose (diskfs commit), so that the fingerprint of before
+	 * says nothing; there is a new one once it is used without being written to. */
+	bool changes;
 	uint8_t id[16];
 	uint8_t fingerprint[FINGERPRINT_SIZE];
 };

@@ -41,6 +41,7 @@ static const char *const texts[DB_STATEMENTS] = {
 			 "base_id, base_content, runs, data_sectors FROM meta WHERE id = 0",
 	[DB_META_INSERT] = "INSERT INTO meta VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
 	[DB_META_TOTALS] = "UPDATE meta SET runs = ?1, data_sectors = ?2 WHERE id = 0",
+	[DB_META_CONTENT] = "UPDATE meta SET base_content = ?1 WHERE id = 0",
 	[DB_META_MARKS] = "UPDATE meta SET own = ?1, dirty = ?2 WHERE id = 0",
 };
 

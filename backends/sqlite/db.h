@@ -42,8 +42,9 @@ enum db_statement {
 	DB_SPLIT,   /* first, new first, new count, new data from: a new row of another's end */
 	DB_META_LOAD,
 	DB_META_INSERT,
-	DB_META_TOTALS, /* runs, data_sectors */
-	DB_META_MARKS,	/* own, dirty */
+	DB_META_TOTALS,	 /* runs, data_sectors */
+	DB_META_MARKS,	 /* own, dirty */
+	DB_META_CONTENT, /* fingerprint */
 	DB_STATEMENTS,
 };
 

@@ -355,8 +355,10 @@ static const char *meta_from(sqlite3_stmt *statement, struct meta *meta)
 		return "size of the disk below";
 	if (!column_bytes(statement, 6, &meta->base.has_id, meta->base.id, sizeof(meta->base.id)))
 		return "id of the disk below";
-	if (!column_bytes(statement, 7, &meta->base.has_fingerprint, meta->base.fingerprint,
-			  FINGERPRINT_SIZE))
+	meta->base.changes = sqlite3_column_type(statement, 7) == SQLITE_BLOB &&
+			     sqlite3_column_bytes(statement, 7) == 0;
+	if (!meta->base.changes && !column_bytes(statement, 7, &meta->base.has_fingerprint,
+						 meta->base.fingerprint, FINGERPRINT_SIZE))
 		return "fingerprint of the disk below";
 	if (meta->totals.data_sectors > meta->sector_count ||
 	    meta->totals.runs > meta->sector_count)
@@ -388,4 +390,20 @@ int format_load(struct db *db, const char *path, struct meta *meta, struct err *
 				   "'%s' is damaged: the %s in its table meta makes no sense", path,
 				   nonsense);
 	return 0;
+}
+
+int format_set_content(struct db *db, const uint8_t *fingerprint)
+{
+	int result;
+	sqlite3_stmt *statement = db_statement(db, DB_META_CONTENT, NULL, 0, &result);
+
+	if (!statement)
+		return result;
+	result = fingerprint ? sqlite3_bind_blob(statement, 1, fingerprint, FINGERPRINT_SIZE,
+						 SQLITE_STATIC)
+			     : sqlite3_bind_zeroblob(statement, 1, 0);
+	if (result == SQLITE_OK)
+		result = sqlite3_step(statement);
+	sqlite3_reset(statement);
+	return result == SQLITE_DONE ? SQLITE_OK : result;
 }

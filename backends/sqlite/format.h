@@ -7,7 +7,8 @@
  *	created				seconds since 1970
  *	own	it may hold what is nowhere else: it is not a mere cache, and never forgets anything
  *	dirty	it is in use as a cache that is written through, or was until it ended uncleanly
- *	base_size, base_id, base_content	what it was made over (base.h); NULL: nothing, unknown
+ *	base_size, base_id, base_content	what it was made over (base.h); NULL: nothing, unknown;
+ *						a content of no bytes: it changes
  *	runs, data_sectors		how many rows there are, and how many sectors with data
  *
  * A file comes into being as a whole: it is written and made durable under another name, and then
@@ -48,5 +49,9 @@ int format_check_header(const struct hold *hold, const char *path, struct err *e
 
 /* Whether an open database is one of ours, and what its meta says. */
 int format_load(struct db *db, const char *path, struct meta *meta, struct err *err);
+
+/* Notes the content that the disk below has now; NULL: it changes. In a transaction of its own. 0 or
+ * a result code of SQLite. */
+int format_set_content(struct db *db, const uint8_t *fingerprint);
 
 #endif

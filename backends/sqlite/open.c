@@ -66,6 +66,7 @@ struct opening {
 	bool exists;  /* one has come in between */
 	int result;
 	struct meta meta; /* of the file that there is, or is to be */
+	struct base now;  /* what there is below */
 };
 
 static bool is_check(const struct opening *opening)
@@ -212,6 +213,21 @@ static void empty_job(void *argument)
 		opening->result = open_database(opening, db, DB_WRITER);
 }
 
+/* Where what is below may be written to, as diskfs commit does, its content is not the same for long;
+ * afterwards it has a new one. */
+static int note_content(struct opening *opening)
+{
+	struct db *db = &sqlite_of(opening->disk)->writer.db;
+	bool changes = opening->below && !disk_is_read_only(opening->below);
+	int result;
+
+	if (!(sqlite_of(opening->disk)->checks & BASE_CONTENT) || !opening->below ||
+	    changes == opening->meta.base.changes)
+		return 0;
+	result = format_set_content(db, changes ? NULL : opening->now.fingerprint);
+	return result == SQLITE_OK ? 0 : db_error(result);
+}
+
 /* The first use of what will be written to. */
 static void begin_job(void *argument)
 {
@@ -225,6 +241,8 @@ static void begin_job(void *argument)
 	error = runs_are_none(&sqlite->writer, &none);
 	if (!error && none)
 		absence_all(&sqlite->absence);
+	if (!error)
+		error = note_content(opening);
 	if (!error && (opening->role & LAYER_WRITE_THROUGH) && !opening->meta.dirty)
 		error = apply_marks(sqlite, false, true);
 	opening->result = error ? err_set_key(opening->err, "path", "cannot use '%s': %s",
@@ -288,17 +306,19 @@ static int plan_file(struct opening *opening, struct err *err)
 	if (meta->sector_count == 0)
 		return err_set_key(err, "size", "less than one sector of %u bytes",
 				   meta->sector_size);
-	return base_of(opening->below, sqlite->checks, &meta->base, err);
+	if (base_of(opening->below, sqlite->checks, &opening->now, err) < 0)
+		return -1;
+	meta->base = opening->now;
+	return 0;
 }
 
 static int check_base(struct opening *opening, struct err *err)
 {
 	const struct sqlite *sqlite = sqlite_of(opening->disk);
-	struct base now;
 
-	if (base_of(opening->below, sqlite->checks, &now, err) < 0)
+	if (base_of(opening->below, sqlite->checks, &opening->now, err) < 0)
 		return -1;
-	return base_compare(&opening->meta.base, &now, sqlite->checks, sqlite->path,
+	return base_compare(&opening->meta.base, &opening->now, sqlite->checks, sqlite->path,
 			    opening->below ? opening->below->name : "", err);
 }
 

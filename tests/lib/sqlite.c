@@ -78,6 +78,7 @@ struct disk *sqlite_base_open(struct sqlite_base *base, uint64_t sectors, const 
 
 	probe_init(&base->probe, 512, sectors);
 	base->probe.geometry.has_id = id != NULL;
+	base->probe.geometry.read_only = true; /* as below a diff */
 	for (unsigned i = 0; id && i < 16; i++)
 		base->probe.geometry.id[i] = (uint8_t)id[i % strlen(id)];
 	base->disk = probe_open(&base->probe, 0, NULL, &err);

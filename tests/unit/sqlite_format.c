@@ -401,6 +401,39 @@ static void test_content_task(void *argument)
 }
 RUN_IN_TASK(test_content)
 
+/* What is below is written to, as diskfs commit does: in the middle of it, and after it, the layer
+ * is as good as before; and then the new content is what must be there. */
+static void test_content_changes_task(void *argument)
+{
+	struct sqlite_base base;
+	struct sqlite_layer layer;
+
+	(void)argument;
+	sqlite_remove(PATH);
+	sqlite_base_open(&base, SECTORS, NULL);
+	fits(&base, "content");
+	base.disk->geometry.read_only = false;
+	fits(&base, "content");
+	base.probe.data[0] ^= 1;
+	fits(&base, "content");
+	base.probe.data[0] ^= 1;
+	base.probe.data[1] ^= 1;
+	base.disk->geometry.read_only = true;
+	/* Who only looks changes nothing. */
+	layer = over(&base, "content");
+	layer.flags = DISK_OPEN_READ_ONLY;
+	if (sqlite_begin(&layer))
+		sqlite_end(&layer);
+	CHECK_EQ(sqlite_sql(PATH, "SELECT length(base_content) FROM meta"), 0);
+	fits(&base, "content");
+	CHECK_EQ(sqlite_sql(PATH, "SELECT length(base_content) FROM meta"), 32);
+	fits(&base, "content");
+	base.probe.data[1] ^= 1;
+	does_not_fit(&base, "content", "was made over another content");
+	sqlite_base_close(&base);
+}
+RUN_IN_TASK(test_content_changes)
+
 /* A layer that is not the lowest knows its content only with the others. */
 static void test_content_of_layer_task(void *argument)
 {
@@ -444,6 +477,7 @@ int main(void)
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_base),
 		cmocka_unit_test(test_content),
+		cmocka_unit_test(test_content_changes),
 		cmocka_unit_test(test_content_of_layer),
 	};
 
