@@ -19,7 +19,6 @@
  * Flush: of the write path and of all caches. A crash leaves what the layers promise, each for
  * itself; one that is written through forgets what it is not sure of.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
