@@ -121,14 +121,14 @@ static void race_read(struct race *race, unsigned stamp)
 {
 	uint64_t data[64] = {0}, least = atomic_load(&race->acknowledged[stamp]);
 	uint64_t drops = atomic_load(&race->drops[stamp]);
+	bool dropped;
 	struct iovec iov;
 	struct sg sg = sg_of(&iov, data, sizeof(data));
 	struct layer_gaps gaps;
 
 	CHECK_OK(layer_read(race->layer.disk, &sg, (uint64_t)stamp * STAMP_EVERY, &gaps));
-	if (drops % 2 || atomic_load(&race->drops[stamp]) != drops)
-		least = 0;
-	if (least == 0 && (gaps.count > 0 || race->with_populations))
+	dropped = drops % 2 || atomic_load(&race->drops[stamp]) != drops;
+	if (least == 0 || (dropped && (gaps.count > 0 || race->with_populations)))
 		return;
 	CHECK_EQ(gaps.count, 0);
 	CHECK(data[0] >= least);
