@@ -21,6 +21,9 @@
 
 #define KEY_LENGTH_MAX	 200
 
+/* How often a file may come into being, and be gone again, in the moment in which it is opened. */
+#define CREATE_TRIES 16
+
 /* ---- Options. ---- */
 
 static int check_key(const char *key, struct err *err)
@@ -432,18 +435,23 @@ static int use_file(struct opening *opening, struct err *err)
 /* Until there is a file, be it ours or one that somebody else has made meanwhile. */
 static int open_or_create(struct opening *opening, struct err *err)
 {
-	do {
-		opening->exists = false;
+	for (unsigned i = 0; i < CREATE_TRIES; i++) {
 		if (run_job(opening, open_job) < 0)
 			return -1;
 		if (!opening->missing)
 			return check_file(opening, err);
 		if (plan_file(opening, err) < 0)
 			return -1;
-		if (!is_check(opening) && run_job(opening, create_job) < 0)
+		if (is_check(opening))
+			return 0;
+		if (run_job(opening, create_job) < 0)
 			return -1;
-	} while (opening->exists);
-	return 0;
+		if (!opening->exists)
+			return 0;
+	}
+	/* A symbolic link that leads nowhere, for instance. */
+	return err_set_key(err, "path", "cannot create '%s': %s", sqlite_of(opening->disk)->path,
+			   strerror(EEXIST));
 }
 
 static int open_over(struct disk *disk, struct disk *below, unsigned role, struct err *err)

@@ -76,15 +76,14 @@ struct sqlite {
 	bool is_attached; /* all is known, and stays */
 	bool is_alone;	  /* no layer of another disk */
 	bool is_writable;
-	bool is_void;  /* what the file has does not count: a dirty cache that cannot be emptied */
-	unsigned role; /* enum layer_role */
+	unsigned role;	 /* enum layer_role */
 	unsigned checks; /* enum base_checks */
 	char *path;
 	struct hold hold;
 	struct meta meta; /* as of opening, but own and dirty */
 	atomic_bool own;  /* see format.h */
-	atomic_bool
-		gave_up; /* a copy that could not be told what is no copy any more: it has nothing */
+	/* A copy that could not be told of what is no copy any more: it has nothing. */
+	atomic_bool gave_up;
 	struct runs_file file;
 	struct log_limit log_limit;
 	struct pending pending;

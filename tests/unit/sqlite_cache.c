@@ -183,22 +183,36 @@ static void test_dirty_task(void *argument)
 	sqlite_end(&through);
 	CHECK_EQ(is_dirty(), 0);
 	CHECK_EQ(sqlite_sql(PATH, "SELECT sum(count) FROM runs"), 30);
-	/* In another role, too. */
-	sqlite_sql(PATH, "UPDATE meta SET dirty = 1");
-	reader.flags = 0;
-	if (sqlite_begin(&reader)) {
-		struct layer_run run;
-
-		CHECK_OK(layer_run(reader.disk, 0, 1000, &run));
-		CHECK_EQ(run.count, 1000);
-		CHECK_EQ(run.state, LAYER_ABSENT);
-		sqlite_end(&reader);
-	}
-	CHECK_EQ(is_dirty(), 0);
 	model_free(&model);
 	model_free(&empty);
 }
 RUN_IN_TASK(test_dirty)
+
+/* Whatever it is used for then. */
+static void test_dirty_cache_task(void *argument)
+{
+	struct sqlite_layer cache = with_role(LAYER_CACHE);
+	struct sqlite_model model;
+	struct layer_run run;
+
+	(void)argument;
+	model_init(&model, 512, 0, 60);
+	sqlite_remove(PATH);
+	if (!sqlite_begin(&cache))
+		return;
+	model_change(&model, cache.disk, MODEL_POPULATE, 0, 30, 1);
+	sqlite_end(&cache);
+	sqlite_sql(PATH, "UPDATE meta SET dirty = 1");
+	if (!sqlite_begin(&cache))
+		return;
+	CHECK_OK(layer_run(cache.disk, 0, 1000, &run));
+	CHECK_EQ(run.count, 1000);
+	CHECK_EQ(run.state, LAYER_ABSENT);
+	sqlite_end(&cache);
+	CHECK_EQ(is_dirty(), 0);
+	model_free(&model);
+}
+RUN_IN_TASK(test_dirty_cache)
 
 /* A crash that leaves a log: the log of the old file must not become one of the new. */
 static void test_dirty_log_task(void *argument)
@@ -477,10 +491,10 @@ static int leave(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names), cmocka_unit_test(test_own),
-		cmocka_unit_test(test_dirty), cmocka_unit_test(test_dirty_log),
-		cmocka_unit_test(test_limit), cmocka_unit_test(test_own_is_kept),
-		cmocka_unit_test(test_truth),
+		cmocka_unit_test(test_names),	    cmocka_unit_test(test_own),
+		cmocka_unit_test(test_dirty),	    cmocka_unit_test(test_dirty_cache),
+		cmocka_unit_test(test_dirty_log),   cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_own_is_kept), cmocka_unit_test(test_truth),
 	};
 
 	return cmocka_run_group_tests(tests, enter, leave);

@@ -130,6 +130,9 @@ static void test_no_layer_task(void *argument)
 	CHECK_EQ(mkfifo(PATH, 0600), 0);
 	refused_file("'" PATH "' is no regular file");
 	sqlite_remove(PATH);
+	CHECK_EQ(symlink("nowhere", PATH), 0);
+	sqlite_refused(&(struct sqlite_layer){.options = {{"path", PATH}, {"size", "1M"}}}, "path",
+		       "cannot create '" PATH "': File exists");
 	make_file();
 	sqlite_sql(PATH, "PRAGMA application_id = 7");
 	refused_file("'" PATH "' is a SQLite database, but no layer of diskfs");
