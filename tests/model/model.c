@@ -35,7 +35,7 @@
 #include "tests/lib/run.h"
 #include "tests/lib/stacks.h"
 
-#define OPS_DEFAULT 3000
+#define OPS_DEFAULT 2000
 #define OPS_LONG    500000 /* of each of two sector sizes: 10^6 for each stack and mode */
 #define TASKS	    12
 #define SIZE	    (3 * MIB + 12288)
