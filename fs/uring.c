@@ -279,16 +279,19 @@ static void entry_serve(struct entry *entry)
  *
  *	once its own queues bring requests;
  *	once the client asks for few at a time: a processor that has to be woken for each costs more
- *	than it helps. The kernel takes the entry that was last used, or, where the next request
- *	comes before that is back, one more; so that few requests at a time keep few entries busy:
- *	in each of DEEP_WINDOWS windows of WINDOW_REQUESTS requests less than DEEP_ENTRIES.
+ *	than it helps. The kernel takes the entry that was last used, so that few requests at a time
+ *	keep few entries busy: in each of DEEP_WINDOWS windows of WINDOW_REQUESTS requests less
+ *	than DEEP_SMALL, or of large requests DEEP_LARGE. (Two entries may also take turns, where the
+ *	next request comes before the first is back. Large ones then stay, which costs little; to
+ *	ask for a third entry of them cost a quarter of the rate at depth 4.)
  */
 #define LARGE_BYTES	((size_t)64 * 1024)
 #define SHARE_SMALL	8
 #define SHARE_LARGE	1
 #define QUIET_NS	(20 * NS_PER_S / 1000)
 #define WINDOW_REQUESTS 64
-#define DEEP_ENTRIES	3
+#define DEEP_SMALL	3
+#define DEEP_LARGE	2
 #define DEEP_WINDOWS	8
 
 /* What its worker has still to begin with. */
@@ -304,15 +307,15 @@ static bool is_quiet(const struct uring *uring, uint64_t now)
 	return now - atomic_load_explicit(&uring->home_ns, memory_order_relaxed) > QUIET_NS;
 }
 
-/* Whether many requests come at once from other queues; @entry brings one. */
-static bool is_deep(struct uring *uring, struct entry *entry)
+/* Whether many requests come at once from other queues; @entry brings one, a @large one or not. */
+static bool is_deep(struct uring *uring, struct entry *entry, bool large)
 {
 	if (entry->window != uring->window) {
 		entry->window = uring->window;
 		uring->window_entries++;
 	}
 	if (++uring->window_requests == WINDOW_REQUESTS) {
-		if (uring->window_entries >= DEEP_ENTRIES)
+		if (uring->window_entries >= (large ? DEEP_LARGE : DEEP_SMALL))
 			uring->deep = DEEP_WINDOWS;
 		else if (uring->deep > 0)
 			uring->deep--;
@@ -340,7 +343,7 @@ static struct uring *entry_place(struct entry *entry)
 	uint64_t now = now_ns();
 
 	if (uring != entry->home)
-		return is_quiet(uring, now) && is_deep(uring, entry) ? uring : entry->home;
+		return is_quiet(uring, now) && is_deep(uring, entry, large) ? uring : entry->home;
 	atomic_store_explicit(&uring->home_ns, now, memory_order_relaxed);
 	if (load_of(uring) < share)
 		return uring;
