@@ -273,7 +273,8 @@ static void entry_serve(struct entry *entry)
  * another by SHARE_SMALL requests, or by SHARE_LARGE that carry much data, hands requests to it,
  * with their entries, and those stay there: the kernel wakes that worker for the next requests in
  * them, while the client is still asking. (2 CPUs, one client: at 4 KiB and depth 32, 1.4 times as
- * many requests; at 1 MiB and depth 4, 1.8 times as many reads, 1.6 writes. Two clients: no change.)
+ * many requests, two clients: no change. At 1 MiB and depth 4, 1.8 times as many reads, 1.6 writes
+ * in one comparison; 0.8 and 1.2 in another, beside other work. Two clients of such: not measured.)
  *
  * It hands an entry back with the next request in it
  *
@@ -282,8 +283,9 @@ static void entry_serve(struct entry *entry)
  *	than it helps. The kernel takes the entry that was last used, so that few requests at a time
  *	keep few entries busy: in each of DEEP_WINDOWS windows of WINDOW_REQUESTS requests less
  *	than DEEP_SMALL, or of large requests DEEP_LARGE. (Two entries may also take turns, where the
- *	next request comes before the first is back. Large ones then stay, which costs little; to
- *	ask for a third entry of them cost a quarter of the rate at depth 4.)
+ *	next request comes before the first is back. Large ones may then stay, at a cost that was
+ *	not measured; with a third entry asked for, the rate at depth 4 was a quarter lower in a
+ *	run some minutes before.)
  */
 #define LARGE_BYTES	((size_t)64 * 1024)
 #define SHARE_SMALL	8
