@@ -2,7 +2,7 @@
 /*
  * Leaving the terminal, with a handshake: the command that the user typed ends when the mount
  * answers, with status 0, or when it never will, with the status of the process that failed, whose
- * messages have gone to the terminal.
+ * messages have gone to the terminal. A signal that ends the command before that ends the daemon.
  */
 #ifndef FS_DAEMON_H
 #define FS_DAEMON_H

@@ -77,6 +77,27 @@ ended_by_signal() {
 	sanitizer_check
 }
 
+# A command that is ended while it waits leaves no daemon; one that had the answer leaves its own.
+ended_while_starting() {
+	local try status
+
+	for try in {0..24}; do
+		"$BUILD/diskfs" "$conf" "$mnt" 2>>"$work/stderr" &
+		sleep "0.0$(printf %02d $((try * 2)))"
+		kill -TERM $! 2>/dev/null
+		status=0
+		wait $! || status=$?
+		if [ $status = 0 ]; then
+			leave
+		else
+			check_match '^(143|1)$' echo $status
+			wait_for 5 gone || not_ok "try $try: status $status, and a daemon is left"
+			! mounted "$mnt" || not_ok "try $try: status $status, and mounted"
+			end_daemon
+		fi
+	done
+}
+
 # fails TEXT COMMAND...: status 1, the text on stderr, nothing on stdout, nothing mounted.
 fails() {
 	local text=$1
@@ -148,6 +169,7 @@ test_case "the mount answers when the command returns" ready_at_return
 test_case "the daemon is detached" detached
 test_case "the command's output ends" output_ends
 test_case "SIGTERM ends the daemon" ended_by_signal
+test_case "SIGTERM of a command that starts a daemon" ended_while_starting
 test_case "errors are said before the command returns" real_errors
 test_case "without stdin, stdout and stderr" closed_descriptors
 test_case "mount options" mount_options
