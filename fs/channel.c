@@ -19,8 +19,8 @@
 #include "fs/uring.h"
 #include "fs/wire.h"
 
-#define SPIN_NS	    (25 * NS_PER_US)
-#define SPIN_GAP_NS (50 * NS_PER_US)
+#define SPIN_NS	    (60 * NS_PER_US)
+#define SPIN_GAP_NS (100 * NS_PER_US)
 
 /* ---- Descriptors. ---- */
 
