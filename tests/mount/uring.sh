@@ -3,6 +3,7 @@
 # FUSE over io_uring: when it is used, a set-up that fails half-way, requests that are stuck, the
 # bound of its memory, clients on every CPU, and what comes by descriptor beside it.
 # (Load and ugly endings: uring_endings.sh. All other tests run by both transports.)
+# Runs alone: it forbids FUSE over io_uring and allows it again.
 . "$(dirname "$0")/uring/lib.sh"
 
 mib=1048576

@@ -5,6 +5,7 @@
 # end at once.
 #
 #	ROUNDS=n	of each ending, instead of 5 (LONG: 50)
+# Runs alone: it forbids FUSE over io_uring and allows it again.
 . "$(dirname "$0")/uring/lib.sh"
 
 rounds=5
