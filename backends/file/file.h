@@ -3,6 +3,7 @@
 #ifndef BACKENDS_FILE_FILE_H
 #define BACKENDS_FILE_FILE_H
 
+#include "backends/fdio.h"
 #include "core/disk.h"
 #include "core/log.h"
 
@@ -16,13 +17,11 @@ struct file_config {
 };
 
 struct file {
-	int fd;				       /* -1: none */
-	uint64_t size;			       /* bytes, as found at open */
-	bool in_memory;			       /* of a file system that never waits for a device */
-	bool size_is_cheap;		       /* of one that tells a file's size without waiting */
-	atomic_bool truncated;		       /* the file has been found shorter than the disk */
-	atomic_bool nowait_read, nowait_write; /* worth trying RWF_NOWAIT */
-	atomic_bool zero_range;		       /* worth trying FALLOC_FL_ZERO_RANGE */
+	struct fdio io;
+	uint64_t size;		/* bytes, as found at open */
+	bool size_is_cheap;	/* of a file system that tells a file's size without waiting */
+	atomic_bool truncated;	/* the file has been found shorter than the disk */
+	atomic_bool zero_range; /* worth trying FALLOC_FL_ZERO_RANGE */
 	struct log_limit log_limit;
 };
 
