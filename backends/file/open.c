@@ -11,7 +11,7 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 #include "backends/file/file.h"
-#include "backends/file/lock.h"
+#include "backends/lock.h"
 #include "core/offload.h"
 
 /* Makes a sparse file of the configured size; it must not exist. */
