@@ -36,6 +36,7 @@
 #include "core/util.h"
 
 struct disk;
+struct image_ops;
 struct layer_ops;
 struct pr_ops;
 struct report;
@@ -167,6 +168,7 @@ struct driver {
 	 * file. NULL: the disk itself is exported, as one file.
 	 */
 	const struct driver *port;
+	const struct image_ops *image; /* the format of its files (core/image.h); NULL: none */
 
 	/*
 	 * Options flagged OPTION_LIVE, while requests run: changes one (0, or -1 with a sentence in

@@ -368,5 +368,6 @@ const struct driver file_driver = {
 	.extent = file_extent,
 	.allocated = file_allocated,
 	.raw_file = file_raw_file,
+	.image = &raw_image,
 	.inspect = file_inspect,
 };
