@@ -6,22 +6,25 @@
 
 struct raw_options {
 	uint64_t size;
+	bool preallocate;
 };
 
-static int raw_fill(struct image_file *file, void *context, struct err *err)
+static int raw_fill(struct image_file *file, const struct image_creation *creation, struct err *err)
 {
-	const struct raw_options *options = context;
+	const struct raw_options *options = creation->options;
 
+	if (options->preallocate)
+		return image_file_allocate(file, options->size, &creation->progress, err);
 	return image_file_resize(file, options->size, err);
 }
 
 static int raw_create(const struct image_creation *creation, struct err *err)
 {
-	struct raw_options options = *(const struct raw_options *)creation->options;
+	const struct raw_options *options = creation->options;
 
-	if (options.size % 512 != 0)
+	if (options->size % 512 != 0)
 		return err_set_key(err, "size", "is no multiple of 512 bytes");
-	return image_file_create(creation, raw_fill, &options, err);
+	return image_file_create(creation, raw_fill, err);
 }
 
 static const struct option raw_create_options[] = {
@@ -31,7 +34,12 @@ static const struct option raw_create_options[] = {
 	 .flags = OPTION_REQUIRED,
 	 .min = 512,
 	 .max = INT64_MAX,
-	 .help = "Of the disk, a multiple of 512 bytes. The file is a hole"},
+	 .help = "Of the disk, a multiple of 512 bytes"},
+	{.name = "preallocate",
+	 .type = OPTION_BOOL,
+	 .offset = offsetof(struct raw_options, preallocate),
+	 .fallback = "no",
+	 .help = "Take all of the space now, else the file is a hole"},
 	{.name = NULL},
 };
 

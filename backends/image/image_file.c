@@ -126,6 +126,46 @@ int image_file_resize(struct image_file *file, uint64_t size, struct err *err)
 	return 0;
 }
 
+/* By zeros, where the file system does not know how to set space aside. */
+static int write_zeros(struct image_file *file, uint64_t offset, uint64_t end, struct err *err)
+{
+	static const char zeros[64 * KIB];
+
+	for (; offset < end; offset += min_u64(sizeof(zeros), end - offset))
+		if (image_file_write(file, zeros, min_u64(sizeof(zeros), end - offset), offset,
+				     err) < 0)
+			return -1;
+	return 0;
+}
+
+#define ALLOCATION_STEP (64 * MIB)
+
+int image_file_allocate(struct image_file *file, uint64_t size,
+			const struct image_progress *progress, struct err *err)
+{
+	bool by_zeros = false;
+
+	for (uint64_t at = 0; at < size;) {
+		uint64_t end = at + min_u64(ALLOCATION_STEP, size - at);
+
+		if (!by_zeros && fallocate(file->fd, 0, (off_t)at, (off_t)(end - at)) < 0) {
+			if (errno == EINTR)
+				continue;
+			if (errno != EOPNOTSUPP)
+				return err_set(err, "cannot take %llu bytes for '%s': %s",
+					       (unsigned long long)size, file->path,
+					       strerror(errno));
+			by_zeros = true;
+		}
+		if (by_zeros && write_zeros(file, at, end, err) < 0)
+			return -1;
+		at = end;
+		file->size = max_u64(file->size, end);
+		image_show_progress(progress, at, size);
+	}
+	return 0;
+}
+
 int image_file_sync(const struct image_file *file, struct err *err)
 {
 	if (fsync(file->fd) < 0)

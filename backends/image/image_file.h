@@ -6,9 +6,7 @@
 #ifndef BACKENDS_IMAGE_IMAGE_FILE_H
 #define BACKENDS_IMAGE_IMAGE_FILE_H
 
-#include "core/error.h"
-
-struct image_creation;
+#include "core/image.h"
 
 /* An open file; messages call it by its path. */
 struct image_file {
@@ -33,6 +31,9 @@ int image_file_write(struct image_file *file, const void *data, size_t length, u
 		     struct err *err);
 /* Makes it shorter, or longer by a hole. Not for block devices. */
 int image_file_resize(struct image_file *file, uint64_t size, struct err *err);
+/* Takes space for the first @size bytes, which are behind the end: zeros. */
+int image_file_allocate(struct image_file *file, uint64_t size,
+			const struct image_progress *progress, struct err *err);
 /* What was written is durable. */
 int image_file_sync(const struct image_file *file, struct err *err);
 
@@ -45,7 +46,8 @@ int image_file_sync(const struct image_file *file, struct err *err);
  * where it may leave "PATH.new.PID".
  */
 int image_file_create(const struct image_creation *creation,
-		      int (*fill)(struct image_file *file, void *context, struct err *err),
-		      void *context, struct err *err);
+		      int (*fill)(struct image_file *file, const struct image_creation *creation,
+				  struct err *err),
+		      struct err *err);
 
 #endif
