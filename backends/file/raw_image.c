@@ -9,9 +9,10 @@ struct raw_options {
 	bool preallocate;
 };
 
-static int raw_fill(struct image_file *file, const struct image_creation *creation, struct err *err)
+static int raw_fill(struct image_file *file, const struct image_creation *creation, void *context,
+		    struct err *err)
 {
-	const struct raw_options *options = creation->options;
+	const struct raw_options *options = context;
 
 	if (options->preallocate)
 		return image_file_allocate(file, options->size, &creation->progress, err);
@@ -20,11 +21,11 @@ static int raw_fill(struct image_file *file, const struct image_creation *creati
 
 static int raw_create(const struct image_creation *creation, struct err *err)
 {
-	const struct raw_options *options = creation->options;
+	struct raw_options options = *(const struct raw_options *)creation->options;
 
-	if (options->size % 512 != 0)
+	if (options.size % 512 != 0)
 		return err_set_key(err, "size", "is no multiple of 512 bytes");
-	return image_file_create(creation, raw_fill, err);
+	return image_file_create(creation, raw_fill, &options, err);
 }
 
 static const struct option raw_create_options[] = {

@@ -124,14 +124,14 @@ static int sync_folder(const struct newcomer *newcomer, struct err *err)
 
 int image_file_create(const struct image_creation *creation,
 		      int (*fill)(struct image_file *file, const struct image_creation *creation,
-				  struct err *err),
-		      struct err *err)
+				  void *context, struct err *err),
+		      void *context, struct err *err)
 {
 	struct newcomer newcomer = {.path = creation->path, .old.fd = -1, .file.fd = -1};
 	int result = -1;
 
 	if (open_old(&newcomer, creation->replace, err) == 0 && find_names(&newcomer, err) == 0 &&
-	    open_new(&newcomer, err) == 0 && fill(&newcomer.file, creation, err) == 0 &&
+	    open_new(&newcomer, err) == 0 && fill(&newcomer.file, creation, context, err) == 0 &&
 	    image_file_sync(&newcomer.file, err) == 0 && give_name(&newcomer, err) == 0)
 		result = sync_folder(&newcomer, err);
 	if (newcomer.has_interim)

@@ -15,12 +15,14 @@ static int find_size(struct image_file *file, struct err *err)
 
 	if (fstat(file->fd, &stat) < 0)
 		return err_set(err, "cannot stat '%s': %s", file->path, strerror(errno));
+	file->size = (uint64_t)stat.st_size;
+	file->is_device = S_ISBLK(stat.st_mode);
 	if (S_ISREG(stat.st_mode))
-		file->size = (uint64_t)stat.st_size;
-	else if (!S_ISBLK(stat.st_mode))
+		return 0;
+	if (!file->is_device)
 		return err_set(err, "'%s' is neither a regular file nor a block device",
 			       file->path);
-	else if (ioctl(file->fd, BLKGETSIZE64, &file->size) < 0)
+	if (ioctl(file->fd, BLKGETSIZE64, &file->size) < 0)
 		return err_set(err, "cannot ask '%s' for its size: %s", file->path,
 			       strerror(errno));
 	return 0;

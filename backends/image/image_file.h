@@ -12,7 +12,8 @@
 struct image_file {
 	const char *path;
 	int fd;
-	uint64_t size; /* bytes */
+	uint64_t size;	/* bytes */
+	bool is_device; /* its size cannot be changed */
 };
 
 /*
@@ -47,7 +48,7 @@ int image_file_sync(const struct image_file *file, struct err *err);
  */
 int image_file_create(const struct image_creation *creation,
 		      int (*fill)(struct image_file *file, const struct image_creation *creation,
-				  struct err *err),
-		      struct err *err);
+				  void *context, struct err *err),
+		      void *context, struct err *err);
 
 #endif
