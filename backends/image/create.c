@@ -48,7 +48,7 @@ static int open_old(struct newcomer *newcomer, bool replace, struct err *err)
 	if (!S_ISREG(stat.st_mode))
 		return err_set(err, "'%s' is no regular file: it cannot be replaced",
 			       newcomer->path);
-	return image_file_open(&newcomer->old, newcomer->target, true, err);
+	return image_file_open(&newcomer->old, newcomer->path, true, err);
 }
 
 static int find_names(struct newcomer *newcomer, struct err *err)
