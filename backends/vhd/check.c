@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "backends/vhd/check.h"
+#include "backends/vhd/commands.h"
 
 /* As many bad blocks are told one by one. */
 #define TOLD_MAX 100

@@ -3,7 +3,7 @@
 #ifndef BACKENDS_VHD_CHECK_H
 #define BACKENDS_VHD_CHECK_H
 
-#include "backends/vhd/image.h"
+#include "backends/vhd/footers.h"
 
 /* The place of a block in the file, that it shares with nobody but perhaps other blocks. */
 struct vhd_slot {
@@ -26,8 +26,5 @@ struct vhd_check {
 /* Tells something that is wrong; see struct image_finding. */
 void vhd_finding(const struct vhd_check *check, bool is_mended, const char *remedy,
 		 const char *format, ...) PRINTF_LIKE(4, 5);
-
-/* As struct image_ops says. */
-enum image_verdict vhd_check(const struct image_check *job, struct err *err);
 
 #endif

@@ -12,8 +12,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
-#include "backends/vhd/create.h"
-#include "backends/vhd/image.h"
+#include "backends/vhd/commands.h"
+#include "backends/vhd/footers.h"
 
 /* What is being made. */
 struct plan {

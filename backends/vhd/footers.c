@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The footer at the end of a VHD file and its copy at the beginning, as the commands read them. */
 #include <string.h>
-#include "backends/vhd/image.h"
+#include "backends/vhd/footers.h"
 
 /* A footer, or what should be one, of @length bytes at @offset. */
 static int read_end(const struct image_file *file, struct vhd_footers *footers, uint64_t offset,

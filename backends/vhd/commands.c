@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The VHD format, as its driver announces it to the commands. */
-#include "backends/vhd/check.h"
-#include "backends/vhd/create.h"
+#include "backends/vhd/commands.h"
+#include "backends/vhd/format.h"
 
 static const char *const types[] = {"auto", "fixed", "dynamic", "differencing", NULL};
 static const char *const rounds[] = {"none", "geometry", "mib", NULL};

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What can be said of a new VHD file. */
-#ifndef BACKENDS_VHD_CREATE_H
-#define BACKENDS_VHD_CREATE_H
+/* VHD files as a whole, for the commands that make and check them (core/image.h). */
+#ifndef BACKENDS_VHD_COMMANDS_H
+#define BACKENDS_VHD_COMMANDS_H
 
 #include "core/image.h"
 
+extern const struct image_ops vhd_image;
+
+/* What can be said of a new one. */
 enum vhd_option_type {
 	VHD_TYPE_AUTO, /* differencing where there is a parent, else dynamic */
 	VHD_TYPE_FIXED,
@@ -29,5 +32,6 @@ struct vhd_options {
 
 /* As struct image_ops says. */
 int vhd_create(const struct image_creation *creation, struct err *err);
+enum image_verdict vhd_check(const struct image_check *check, struct err *err);
 
 #endif

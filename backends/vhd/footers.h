@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* VHD files as a whole, for the commands that make and check them (core/image.h). */
-#ifndef BACKENDS_VHD_IMAGE_H
-#define BACKENDS_VHD_IMAGE_H
+/* The footer of a VHD file and its copy, as the commands read them. */
+#ifndef BACKENDS_VHD_FOOTERS_H
+#define BACKENDS_VHD_FOOTERS_H
 
 #include "backends/image/image_file.h"
 #include "backends/vhd/format.h"
-
-extern const struct image_ops vhd_image;
 
 /* The two places where a footer may be. */
 struct vhd_footers {
