@@ -4,7 +4,7 @@
  *
  * The file's bytes are the disk's. A file whose size is no multiple of the sector size is served
  * without its last, incomplete sector, which nobody can reach; a warning and `.status` say so. The
- * file never changes its size.
+ * disk follows a file that grows, and may be resized if the user says so (resize.c).
  *
  * How it waits: everything goes through the worker's ring, except what will not wait. Where the
  * file lives in memory (tmpfs), every call is made at once. Elsewhere a buffered read is first
@@ -50,7 +50,7 @@ static int file_failed(struct disk *disk, const char *what, uint64_t offset, ssi
 
 /* The file ends where it did not: a hole there would be a lie. Remembered, see file_is_truncated().
  */
-static int file_truncated(struct disk *disk, uint64_t offset)
+int file_truncated(struct disk *disk, uint64_t offset)
 {
 	const struct file_config *config = disk->config;
 	struct file *file = disk->state;
@@ -72,7 +72,9 @@ static int file_truncated(struct disk *disk, uint64_t offset)
 static bool file_is_truncated(const struct file *file)
 {
 	return atomic_load_explicit(&file->truncated, memory_order_relaxed) ||
-	       (file->size_is_cheap && lseek(file->fd, 0, SEEK_END) < (off_t)file->size);
+	       (file->size_is_cheap &&
+		lseek(file->fd, 0, SEEK_END) <
+			(off_t)atomic_load_explicit(&file->size, memory_order_relaxed));
 }
 
 /* What a call that will not wait gave: a count, or a negative errno; -EAGAIN: the ring has to do
@@ -276,22 +278,29 @@ static int file_extent(struct disk *disk, uint64_t sector, uint64_t count, struc
 
 static int file_allocated(struct disk *disk, uint64_t *bytes)
 {
-	struct file_query query = {.file = disk->state};
+	struct file *file = disk->state;
+	struct file_query query = {.file = file};
 
 	offload(file_query_stat, &query);
 	if (query.stat_errno)
 		return error_io(query.stat_errno);
+	if ((uint64_t)query.stat.st_size > atomic_load(&file->size) && file->watch.disk)
+		watch_soon(&file->watch);
 	*bytes = (uint64_t)query.stat.st_blocks * 512;
 	return 0;
 }
 
-/* The file, where its bytes are the disk's from the first to the last. */
+/*
+ * The file, where its bytes are the disk's from the first to the last. Whoever has it may write
+ * beyond its end, by mistake: the disk then no longer follows a file that grows.
+ */
 static int file_raw_file(struct disk *disk, struct err *err)
 {
-	const struct file *file = disk->state;
+	struct file *file = disk->state;
 
-	if (file->size != disk_size(disk))
+	if (atomic_load(&file->size) != disk_size(disk))
 		return err_set(err, "the last sector of its file is incomplete");
+	atomic_store(&file->is_shared, true);
 	return file->fd;
 }
 
@@ -304,7 +313,7 @@ static void file_inspect(struct disk *disk, struct report *report)
 	report_bool(report, "direct", config->direct);
 	report_bool(report, "in_memory", file->in_memory);
 	report_bool(report, "truncated", atomic_load(&file->truncated));
-	report_u64(report, "unreachable_bytes", file->size % config->sector_size);
+	report_u64(report, "unreachable_bytes", atomic_load(&file->size) % config->sector_size);
 }
 
 static const struct option file_options[] = {
@@ -319,7 +328,8 @@ static const struct option file_options[] = {
 	 .min = 512,
 	 .max = INT64_MAX,
 	 .help = "Where the file does not exist, it is created, sparse, with this size. Where it "
-		 "does, it must have this size"},
+		 "does, it must have this size, unless it is resizable"},
+	RESIZABLE_OPTION(struct file_config, resizable),
 	{.name = "direct",
 	 .type = OPTION_BOOL,
 	 .offset = offsetof(struct file_config, direct),
@@ -369,5 +379,6 @@ const struct driver file_driver = {
 	.allocated = file_allocated,
 	.raw_file = file_raw_file,
 	.image = &raw_image,
+	.resize = file_resize,
 	.inspect = file_inspect,
 };

@@ -65,8 +65,8 @@ static int file_open_fd(struct disk *disk, bool *missing, struct err *err)
 			   advice);
 }
 
-static int file_check_size(const struct file_config *config, const struct stat *stat,
-			   struct err *err)
+static int file_check_found(const struct file_config *config, const struct stat *stat,
+			    struct err *err)
 {
 	if (!S_ISREG(stat->st_mode))
 		return err_set_key(err, "path", "'%s' is no regular file", config->path);
@@ -74,7 +74,8 @@ static int file_check_size(const struct file_config *config, const struct stat *
 		return err_set_key(err, "path",
 				   "'%s' is empty: remove it and set size, to have it created",
 				   config->path);
-	if (config->size > 0 && (uint64_t)stat->st_size != config->size)
+	if (config->size > 0 && (uint64_t)stat->st_size != config->size &&
+	    config->resizable == RESIZABLE_NO)
 		return err_set_key(err, "size",
 				   "'%s' has %lld bytes, not %llu: an existing file is not resized",
 				   config->path, (long long)stat->st_size,
@@ -165,7 +166,7 @@ static int file_open_blocking(struct disk *disk, struct err *err)
 	if (!missing && fstat(file->fd, &stat) < 0)
 		return err_set_key(err, "path", "cannot stat '%s': %s", config->path,
 				   strerror(errno));
-	if (!missing && file_check_size(config, &stat, err) < 0)
+	if (!missing && file_check_found(config, &stat, err) < 0)
 		return -1;
 	if (!missing && file_lock(disk, err) < 0)
 		return -1;
@@ -217,19 +218,33 @@ static void file_open_job(void *argument)
 /* On another thread, so that many files are opened at once. */
 int file_open(struct disk *disk, struct err *err)
 {
-	const struct file *file = disk->state;
+	struct file *file = disk->state;
 	struct file_opening opening = {.disk = disk, .err = err};
+	int error;
 
 	offload(file_open_job, &opening);
-	if (opening.result == 0)
-		disk_set_sector_count(disk, file->size / disk->geometry.sector_size);
-	return opening.result;
+	if (opening.result < 0)
+		return -1;
+	task_mutex_init(&file->resize_mutex);
+	file->is_ready = true;
+	disk_set_sector_count(disk, file->size / disk->geometry.sector_size);
+	if (disk->open_flags & (DISK_OPEN_CHECK | DISK_OPEN_COMMAND))
+		return 0;
+	file->watch = (struct watch){.disk = disk,
+				     .has_changed = file_size_differs,
+				     .check = file_check_size};
+	error = watch_add(&file->watch);
+	return error ? err_set(err, "cannot watch its size: %s", strerror(-error)) : 0;
 }
 
 void file_close(struct disk *disk)
 {
 	struct file *file = disk->state;
 
+	watch_remove(&file->watch);
+	if (file->is_ready)
+		task_mutex_destroy(&file->resize_mutex);
+	file->is_ready = false;
 	if (file->fd >= 0)
 		close(file->fd);
 	file->fd = -1;

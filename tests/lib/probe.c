@@ -183,10 +183,10 @@ static int probe_eject(struct disk *disk)
 	return probe_note(disk, PROBE_EJECT, 0, 0, 0);
 }
 
-static void probe_resized(struct disk *disk)
+static void probe_resized(struct disk *disk, struct disk *below)
 {
 	probe_note(disk, PROBE_RESIZED, 0, 0, 0);
-	disk_set_sector_count(disk, disk_sector_count(disk->below[0]));
+	disk_set_sector_count(disk, disk_sector_count(below));
 }
 
 static const struct option probe_options[] = {{.name = NULL}};
