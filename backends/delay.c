@@ -112,9 +112,14 @@ static int delay_eject(struct disk *disk)
 	return disk_eject(disk->below[0]);
 }
 
-static void delay_below_resized(struct disk *disk)
+static void delay_below_resized(struct disk *disk, struct disk *below)
 {
-	disk_set_sector_count(disk, disk_sector_count(disk->below[0]));
+	disk_set_sector_count(disk, disk_sector_count(below));
+}
+
+static int delay_resize(struct disk *disk, uint64_t count)
+{
+	return disk_resize(disk->below[0], count);
 }
 
 /* ---- Life and options. ---- */
@@ -221,6 +226,7 @@ const struct driver delay_driver = {
 	.allocated = delay_allocated,
 	.eject = delay_eject,
 	.below_resized = delay_below_resized,
+	.resize = delay_resize,
 	.set_option = delay_set_option,
 	.get_option = delay_get_option,
 	.inspect = delay_inspect,

@@ -7,7 +7,8 @@
  * As a layer it becomes zeros that hide what is below. Likewise, when the size changes while
  * mounted, what is beyond a smaller end is dropped, and what a larger one adds reads as zeros
  * whatever is below. (A write that was under way when the disk shrank may still arrive beyond the
- * end; so what is added is cleared once more.)
+ * end; so what is added is cleared once more.) A layer that has its size from the disk below also
+ * follows it; what is added then shows what is below, as all of it did that was not written.
  *
  * Flush: nothing to do. Nothing survives the process.
  */
@@ -16,17 +17,20 @@
 #include "backends/sectors/sectors.h"
 #include "core/log.h"
 #include "core/report.h"
+#include "core/resizable.h"
 #include "core/task.h"
 
 #define PAGE_SIZE ((uint64_t)4096)
 
 struct ram_config {
 	uint64_t size, sector_size, limit;
+	int resizable;
 };
 
 struct ram {
 	struct sectors *sectors; /* NULL: a layer that is not attached yet */
 	struct task_mutex resize_mutex;
+	struct disk *followed; /* the disk below a layer that has its size from it; else NULL */
 	bool mutex_made;
 	struct log_limit full;
 };
@@ -201,13 +205,68 @@ static void ram_close(struct disk *disk)
 		task_mutex_destroy(&ram->resize_mutex);
 }
 
+/* ---- Its size. ---- */
+
+/* With resize_mutex. What is added is in state @added. */
+static int resize(struct disk *disk, uint64_t count, enum layer_state added)
+{
+	uint64_t old = disk_sector_count(disk);
+	int error = count > old ? clear(disk, old, count - old, added) : 0;
+
+	if (error)
+		return error;
+	disk_set_sector_count(disk, count);
+	return count < old ? clear(disk, count, old - count, LAYER_ABSENT) : 0;
+}
+
+/* Somebody wants it so, and not as the disk below is. */
+static int resize_own(struct disk *disk, uint64_t count)
+{
+	struct ram *ram = disk->state;
+	int error;
+
+	task_mutex_lock(&ram->resize_mutex);
+	ram->followed = NULL;
+	error = resize(disk, count, zero_state(disk));
+	task_mutex_unlock(&ram->resize_mutex);
+	return error;
+}
+
+static int ram_resize(struct disk *disk, uint64_t count)
+{
+	const struct ram_config *config = disk->config;
+	int error =
+		resizable_check((enum resizable)config->resizable, disk_sector_count(disk), count);
+
+	return error ? error : resize_own(disk, count);
+}
+
+static void ram_below_resized(struct disk *disk, struct disk *below)
+{
+	struct ram *ram = disk->state;
+	int error = 0;
+
+	task_mutex_lock(&ram->resize_mutex);
+	if (ram->followed == below)
+		error = resize(disk, disk_sector_count(below), LAYER_ABSENT);
+	task_mutex_unlock(&ram->resize_mutex);
+	if (error)
+		log_warning(disk->name, "no memory to follow the new size of '%s'", below->name);
+}
+
 /* ---- As a layer. ---- */
 
 static int ram_attach(struct disk *disk, struct disk *below, unsigned role, struct err *err)
 {
+	const struct ram_config *config = disk->config;
+	struct ram *ram = disk->state;
+
 	(void)role; /* it begins empty, so it can be anything */
 	/* Another disk that stands on it finds it as it is. */
-	return sectors_of(disk) ? 0 : ram_begin(disk, below, err);
+	if (sectors_of(disk))
+		return 0;
+	ram->followed = config->size == 0 ? below : NULL;
+	return ram_begin(disk, below, err);
 }
 
 static int ram_layer_read(struct disk *disk, const struct sg *sg, uint64_t sector,
@@ -239,28 +298,15 @@ static const struct layer_ops ram_layer = {
 	.populate = ram_populate,
 	.drop = ram_drop,
 	.run = ram_run,
+	.below_resized = ram_below_resized,
 };
 
 /* ---- Options that may change, and what is told. ---- */
 
-static int resize(struct disk *disk, uint64_t count, struct err *err)
-{
-	uint64_t old = disk_sector_count(disk);
-
-	if (count > old && clear(disk, old, count - old, zero_state(disk)))
-		return err_set(err, "no memory to make the disk larger");
-	disk_set_sector_count(disk, count);
-	if (count < old && clear(disk, count, old - count, LAYER_ABSENT))
-		return err_set(err, "no memory to drop what is beyond the end");
-	return 0;
-}
-
 static int ram_set_option(struct disk *disk, const char *name, const char *text, struct err *err)
 {
 	uint32_t sector_size = disk_sector_size(disk);
-	struct ram *ram = disk->state;
 	struct ram_config parsed;
-	int result;
 
 	if (option_parse(option_find(disk->driver->options, name), text, NULL, &parsed, err) < 0)
 		return -1;
@@ -269,10 +315,9 @@ static int ram_set_option(struct disk *disk, const char *name, const char *text,
 				   sector_size);
 	if (disk_is_read_only(disk))
 		return err_set_key(err, name, "cannot be changed: the disk is read-only");
-	task_mutex_lock(&ram->resize_mutex);
-	result = resize(disk, parsed.size / sector_size, err);
-	task_mutex_unlock(&ram->resize_mutex);
-	return result;
+	if (resize_own(disk, parsed.size / sector_size))
+		return err_set(err, "no memory to change the size of the disk");
+	return 0;
 }
 
 static char *ram_get_option(struct disk *disk, const char *name)
@@ -312,7 +357,10 @@ static const struct option ram_options[] = {
 	 .min = 512,
 	 .max = INT64_MAX,
 	 .help = "Size of the disk, a multiple of the sector size. Memory is only taken for what "
-		 "is written. The default, where it is a layer, is the size of the disk below"},
+		 "is written. The default, where it is a layer, is the size of the disk below, "
+		 "which "
+		 "it follows"},
+	RESIZABLE_OPTION(struct ram_config, resizable),
 	{.name = "sector_size",
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct ram_config, sector_size),
@@ -346,6 +394,7 @@ const struct driver ram_driver = {
 	.write_zeroes = ram_write_zeroes,
 	.extent = ram_extent,
 	.allocated = ram_allocated,
+	.resize = ram_resize,
 	.layer = &ram_layer,
 	.set_option = ram_set_option,
 	.get_option = ram_get_option,

@@ -326,10 +326,11 @@ static uint64_t members_count(const struct disk *disk)
 }
 
 /* Members may change at the same time, on several workers: the last to come has seen them all. */
-static void striped_below_resized(struct disk *disk)
+static void striped_below_resized(struct disk *disk, struct disk *below)
 {
 	struct striped *striped = disk->state;
 
+	(void)below;
 	task_mutex_lock(&striped->resize_mutex);
 	disk_set_sector_count(disk, min_u64(members_count(disk), striped->max));
 	task_mutex_unlock(&striped->resize_mutex);

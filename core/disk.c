@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * What stands in front of every driver: validation at open, the checks and the counting of every
- * request, FUA emulation, resize.
+ * request, FUA emulation. The size is in resize.c.
  */
 #include "core/disk.h"
 #include <assert.h>
@@ -39,9 +39,12 @@ static int geometry_validate(struct disk *disk, struct err *err)
 			       (unsigned long long)max_count, geometry->sector_size);
 	if (geometry->memory_align == 0)
 		geometry->memory_align = 1;
+	if (geometry->length_align < geometry->memory_align)
+		geometry->length_align = geometry->memory_align;
 	if (geometry->optimal_unmap_sectors == 0)
 		geometry->optimal_unmap_sectors = 1;
 	assert(is_power_of_two(geometry->memory_align) && geometry->memory_align <= 4096);
+	assert(is_power_of_two(geometry->length_align));
 	assert(is_aligned(geometry->max_transfer, geometry->sector_size));
 	return 0;
 }
@@ -62,6 +65,7 @@ static void disk_free(struct disk *disk)
 		return;
 	range_lock_destroy(&disk->core.own_byte_lock);
 	task_mutex_destroy(&disk->core.resize_mutex);
+	task_mutex_destroy(&disk->core.count_mutex);
 	task_mutex_destroy(&disk->core.attach_mutex);
 	stats_destroy(&disk->core.stats);
 	options_free(disk->driver->options, disk->config);
@@ -87,6 +91,7 @@ static struct disk *disk_new(const struct driver *driver, const char *name, void
 	disk->state = calloc(1, max_u64(driver->state_size, 1));
 	disk->below = calloc(max_u64(below_count, 1), sizeof(*disk->below));
 	task_mutex_init(&disk->core.resize_mutex);
+	task_mutex_init(&disk->core.count_mutex);
 	task_mutex_init(&disk->core.attach_mutex);
 	range_lock_init(&disk->core.own_byte_lock);
 	if (!disk->name || !disk->state || !disk->below ||
@@ -103,20 +108,31 @@ static bool is_port(const struct disk *disk)
 	return disk->below_count == 1 && disk->below[0]->driver->port == disk->driver;
 }
 
-/* Notes in each disk below that @disk stands on it. */
+static int above_add(struct disk *below, struct disk *disk)
+{
+	struct disk **above = realloc(below->core.above,
+				      (below->core.above_count + 1) * sizeof(struct disk *));
+
+	if (!above)
+		return -ENOMEM;
+	above[below->core.above_count++] = disk;
+	below->core.above = above;
+	return 0;
+}
+
+/* Notes in each disk below that @disk stands on it; not while it tells those that do of a resize. */
 static int disk_attach(struct disk *disk)
 {
-	for (unsigned i = 0; i < disk->below_count; i++) {
-		struct disk *below = disk->below[i];
-		struct disk **above = realloc(below->core.above, (below->core.above_count + 1) *
-									 sizeof(struct disk *));
+	int error = 0;
 
-		if (!above)
-			return -ENOMEM;
-		above[below->core.above_count++] = disk;
-		below->core.above = above;
+	for (unsigned i = 0; i < disk->below_count && !error; i++) {
+		struct disk *below = disk->below[i];
+
+		task_mutex_lock(&below->core.count_mutex);
+		error = above_add(below, disk);
+		task_mutex_unlock(&below->core.count_mutex);
 	}
-	return 0;
+	return error;
 }
 
 static void disk_detach(struct disk *disk)
@@ -125,10 +141,12 @@ static void disk_detach(struct disk *disk)
 		struct disk *below = disk->below[i];
 		unsigned kept = 0;
 
+		task_mutex_lock(&below->core.count_mutex);
 		for (unsigned j = 0; j < below->core.above_count; j++)
 			if (below->core.above[j] != disk)
 				below->core.above[kept++] = below->core.above[j];
 		below->core.above_count = kept;
+		task_mutex_unlock(&below->core.count_mutex);
 	}
 }
 
@@ -151,6 +169,7 @@ struct disk *disk_open(const struct driver *driver, const char *name, void *conf
 	disk->core.byte_lock = is_port(disk) ? below[0]->core.byte_lock : &disk->core.own_byte_lock;
 	/* A layer is ready once it is attached. */
 	bool is_layer = driver->layer && (open_flags & DISK_OPEN_LAYER);
+	uint64_t changes = resize_changes();
 
 	if (driver->open(disk, err) < 0 || (!is_layer && disk_ready(disk, err) < 0)) {
 		driver->close(disk);
@@ -162,21 +181,9 @@ struct disk *disk_open(const struct driver *driver, const char *name, void *conf
 		err_set(err, "out of memory");
 		return NULL;
 	}
+	if (resize_changes() != changes)
+		resize_catch_up(disk);
 	return disk;
-}
-
-/* Lets everybody who waits for a resize go, and waits until the last has gone. */
-static void resize_end(struct disk *disk)
-{
-	task_mutex_lock(&disk->core.resize_mutex);
-	disk->core.closing = true;
-	wait_queue_wake_all(&disk->core.resize_waiters);
-	while (disk->core.resize_waiting > 0) {
-		task_mutex_unlock(&disk->core.resize_mutex);
-		task_sleep_ns(NS_PER_S / 1000);
-		task_mutex_lock(&disk->core.resize_mutex);
-	}
-	task_mutex_unlock(&disk->core.resize_mutex);
 }
 
 void disk_close(struct disk *disk)
@@ -222,7 +229,7 @@ int disk_raw_file(struct disk *disk, struct err *err)
 
 const struct pr_ops *disk_pr(const struct disk *disk)
 {
-	return disk->driver->pr;
+	return disk->has_no_pr ? NULL : disk->driver->pr;
 }
 
 /* ---- Requests. ---- */
@@ -399,42 +406,12 @@ void disk_inherit_geometry(struct disk *disk, const struct disk *below)
 	disk->geometry = below->geometry;
 	/* Whatever is handed down is made to fit there. */
 	disk->geometry.memory_align = 0;
+	disk->geometry.length_align = 0;
 	disk->geometry.max_segments = 0;
 	disk->geometry.max_transfer = 0;
 	/* Either emulated below, or not needed. */
 	disk->geometry.fua = true;
 	disk_set_sector_count(disk, disk_sector_count(below));
-}
-
-/* ---- Resize. ---- */
-
-void disk_set_sector_count(struct disk *disk, uint64_t count)
-{
-	if (atomic_exchange(&disk->core.sector_count, count) == count)
-		return;
-	task_mutex_lock(&disk->core.resize_mutex);
-	wait_queue_wake_all(&disk->core.resize_waiters);
-	task_mutex_unlock(&disk->core.resize_mutex);
-	for (unsigned i = 0; i < disk->core.above_count; i++) {
-		struct disk *above = disk->core.above[i];
-
-		if (above->driver->below_resized)
-			above->driver->below_resized(above);
-	}
-}
-
-uint64_t disk_wait_resize(struct disk *disk, uint64_t known)
-{
-	task_mutex_lock(&disk->core.resize_mutex);
-	disk->core.resize_waiting++;
-	while (!disk->core.closing && disk_sector_count(disk) == known)
-		wait_queue_wait(&disk->core.resize_waiters, &disk->core.resize_mutex);
-	disk->core.resize_waiting--;
-
-	uint64_t count = disk->core.closing ? known : disk_sector_count(disk);
-
-	task_mutex_unlock(&disk->core.resize_mutex);
-	return count;
 }
 
 /* ---- Inspection. ---- */

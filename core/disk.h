@@ -78,8 +78,10 @@ struct disk_geometry {
 	uint8_t id[16];
 	enum unmap_behaviour unmap;
 	uint32_t optimal_unmap_sectors; /* at least 1; 0 is taken as 1 */
-	uint32_t memory_align; /* of each segment's address, and of the length of each but the last,
-				  bytes, a power of two, <= 4096 */
+	uint32_t memory_align; /* of each segment's address, bytes, a power of two, <= 4096 */
+	/* Of the length of each segment but the last, bytes, a power of two, at least memory_align;
+	 * less than that is taken as memory_align. */
+	uint32_t length_align;
 	uint32_t max_segments; /* of one read or write */
 	uint64_t max_transfer; /* bytes of one read or write, a multiple of sector_size */
 };
@@ -148,10 +150,22 @@ struct driver {
 	 * that somebody may go there past the driver; or -1 with the reason in @err. NULL: never.
 	 */
 	int (*raw_file)(struct disk *disk, struct err *err);
-	/* A disk below has another sector count now: recompute ours by the driver's rule. NULL:
-	 * ours stays. */
-	void (*below_resized)(struct disk *disk);
-	const struct pr_ops *pr; /* persistent reservations (core/pr.h); NULL: none */
+	/*
+	 * @below, one of those below, has another sector count now: recompute ours by the driver's
+	 * rule. NULL: ours stays. The changes of one come one after another, those of several at the
+	 * same time.
+	 */
+	void (*below_resized)(struct disk *disk, struct disk *below);
+	/*
+	 * Gives the disk @count sectors, more or fewer than now, and says so by
+	 * disk_set_sector_count(); a wrapper by resizing what is below. What a leaf adds reads as
+	 * zeros; what is cut off is lost. Whether that may be, one way or both, is for the user to
+	 * say in the leaf's options: ERROR_UNSUPPORTED, it may not. Several may come at once. NULL:
+	 * never.
+	 */
+	int (*resize)(struct disk *disk, uint64_t count);
+	/* Persistent reservations (core/pr.h); NULL: none. A disk may lack them: has_no_pr. */
+	const struct pr_ops *pr;
 	const struct layer_ops
 		*layer; /* presence of sectors (core/layer.h); NULL: it has them all */
 	/*
@@ -186,6 +200,7 @@ struct disk {
 	void *config;	  /* the driver's options; owned by the core */
 	void *state;	  /* the driver's own; owned by the core */
 	unsigned open_flags;
+	bool has_no_pr; /* open() found that this one lacks the reservations of its driver */
 	struct disk **below;
 	unsigned below_count;
 	struct disk_geometry geometry;
@@ -195,6 +210,11 @@ struct disk {
 		struct disk **above; /* the disks that stand on this one */
 		unsigned above_count;
 		struct task_mutex attach_mutex; /* of a layer: one attach() at a time */
+		/* Held while a new count is told to those above, and while those change: so the last
+		 * that they hear is the last. */
+		struct task_mutex count_mutex;
+		void (*_Atomic resized)(void *argument); /* of disk_on_resize() */
+		void *resized_argument;
 		struct task_mutex resize_mutex;
 		struct wait_queue resize_waiters;
 		unsigned resize_waiting;
@@ -264,6 +284,9 @@ int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsign
 int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
 int disk_allocated(struct disk *disk, uint64_t *bytes);
 int disk_eject(struct disk *disk);
+/* Makes the disk larger or smaller, at least 1 sector, if its driver does that; ERROR_UNSUPPORTED:
+ * not this disk, or not this way. */
+int disk_resize(struct disk *disk, uint64_t count);
 
 /*
  * An option of the disk that is flagged OPTION_LIVE: -1 with a sentence in @err where there is no
@@ -276,12 +299,26 @@ char *disk_get_option(struct disk *disk, const char *name);
  * closed meanwhile. */
 uint64_t disk_wait_resize(struct disk *disk, uint64_t known);
 
+/*
+ * From now on @function(@argument) is called whenever the sector count of the disk, or of one below
+ * it, has changed, by the task that changed it; it must not wait, nor change a count. Once for each
+ * disk; @argument must be good until the disk is closed.
+ */
+void disk_on_resize(struct disk *disk, void (*function)(void *argument), void *argument);
+
+/*
+ * Waits until no read or change is under way that reaches beyond the first @count sectors. Once the
+ * sector count is @count no new one begins; so whoever makes a disk smaller lets those end that
+ * began before. False: some still are after @patience_ns, the disk may be stuck.
+ */
+bool disk_drain_beyond(struct disk *disk, uint64_t count, uint64_t patience_ns);
+
 /* ---- For drivers. ---- */
 
 /*
  * Says how many sectors the disk has; in open(), and later whenever it changes (in a task; wakes
- * those who wait for a resize, and tells the disks above). The count must be representable: count *
- * sector_size <= INT64_MAX.
+ * those who wait for a resize, and tells the disks above, one change after another). The count must
+ * be representable: count * sector_size <= INT64_MAX.
  */
 void disk_set_sector_count(struct disk *disk, uint64_t count);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What disk.c shares with layer.c: the validation of a disk, the checks of a request, and what
- * stands around every request to a driver. For core/ only.
+ * What disk.c shares with layer.c and resize.c: the validation of a disk, the checks of a request,
+ * what stands around every request to a driver, the end of waiting. For core/ only.
  */
 #ifndef CORE_DISK_PRIVATE_H
 #define CORE_DISK_PRIVATE_H
@@ -22,5 +22,15 @@ void request_begin(struct trace *request, struct disk *disk, enum stats_op op, u
 		   uint64_t count);
 /* Returns @error. */
 int request_end(struct trace *request, struct disk *disk, int error);
+
+/* Lets everybody go who waits for a resize, and waits until the last has gone. In a task. */
+void resize_end(struct disk *disk);
+
+/*
+ * How often the size of any disk has changed so far; and what a disk does that has just been put on
+ * top of others and may have missed such a change while it opened. In a task.
+ */
+uint64_t resize_changes(void);
+void resize_catch_up(struct disk *disk);
 
 #endif

@@ -93,6 +93,9 @@ struct layer_ops {
 	 * may be begun again without having ended. NULL: it remembers nothing.
 	 */
 	int (*below_changes)(struct disk *disk, struct disk *below, bool begin);
+	/* @below, the next disk down, has another sector count now. The layer may get another one
+	 * itself. NULL: its own is its own. */
+	void (*below_resized)(struct disk *disk, struct disk *below);
 };
 
 /* Whether the disk is a layer; others have every sector. */

@@ -2,7 +2,7 @@
 /*
  * A survey goes to every worker's inbox. It is shared by the one who asks and the workers that have
  * not answered yet; whoever lets go last frees it, so a worker that is stuck may answer when nobody
- * listens any more.
+ * listens any more. The other sort, a search, is asked by a task, which waits for every answer.
  */
 #include "core/trace.h"
 #include <assert.h>
@@ -141,4 +141,59 @@ int trace_slow_requests(uint64_t age_ns, struct slow_requests *slow)
 	slow->silent_workers = survey->waiting;
 	survey_leave(survey);
 	return 0;
+}
+
+/* ---- The search. ---- */
+
+struct search_question {
+	struct inbox_item item;
+	struct search *search;
+};
+
+/* On the stack of the task that asks. */
+struct search {
+	const struct disk *disk;
+	uint64_t count;
+	struct task *asker;
+	_Atomic unsigned waiting; /* workers that have not answered */
+	atomic_bool found;
+	struct search_question questions[WORKERS_MAX];
+};
+
+static bool task_reaches(const struct task *task, const struct search *search)
+{
+	for (const struct trace *trace = task->trace; trace; trace = trace->outer)
+		if (trace->disk == search->disk && trace->sector + trace->count > search->count)
+			return true;
+	return false;
+}
+
+/* On the worker that is asked, while none of its tasks runs. */
+static void search_answer(struct inbox_item *item)
+{
+	struct search *search = CONTAINER_OF(item, struct search_question, item)->search;
+
+	for (const struct task *task = worker_self()->live; task; task = task->live_next)
+		if (task_reaches(task, search))
+			atomic_store(&search->found, true);
+	/* The asker may be gone once it has been woken. */
+	struct task *asker = search->asker;
+
+	if (atomic_fetch_sub(&search->waiting, 1) == 1)
+		task_wake(asker);
+}
+
+bool trace_reaches(const struct disk *disk, uint64_t count)
+{
+	unsigned workers = workers_count();
+	struct search search = {
+		.disk = disk, .count = count, .asker = task_self(), .waiting = workers};
+
+	for (unsigned i = 0; i < workers; i++) {
+		search.questions[i] =
+			(struct search_question){.item.deliver = search_answer, .search = &search};
+		worker_deliver(worker_get(i), &search.questions[i].item);
+	}
+	task_suspend();
+	return search.found;
 }

@@ -3,7 +3,7 @@
  * The end of a mount. By umount: every channel has been told by the kernel, and nothing is left to
  * do. By a signal: dirty pages are written back and the mount is detached; programs that still have
  * files open are served until none has asked for anything for a moment; requests that are under way
- * end.
+ * end, and so does what the kernel is being told of new sizes.
  *
  * All that may take PATIENCE_S seconds, or until a second signal. What has not ended by then never
  * may: a disk below is stuck. It is then given up, loudly; the end of the process aborts the
@@ -142,6 +142,21 @@ static void serve_the_rest(struct ending *ending)
 	} while (!is_over(ending) && (served != before || requests_in_flight(ending->mount) > 0));
 }
 
+/* True once the kernel is not being told of anything any more, which wants its requests served. */
+static bool end_followers(struct ending *ending)
+{
+	uint64_t moment_ns = now_ns() + MOMENT_NS;
+
+	followers_end(ending->mount);
+	while (followers_running(ending->mount) > 0) {
+		if (is_over(ending) && now_ns() > moment_ns)
+			return false;
+		wait_closed(ending, 1);
+		usleep(1000); /* see drain() */
+	}
+	return true;
+}
+
 /* True once no request is under way. No new ones come: those that are not stuck end in a moment,
  * which they get even when the patience is over. */
 static bool drain(struct ending *ending)
@@ -173,6 +188,7 @@ bool mount_run(struct mount *mount, const sigset_t *signals)
 		clean = detach(&ending);
 	if (clean && !ended)
 		serve_the_rest(&ending);
+	clean = end_followers(&ending) && clean;
 	mount_stop_channels(mount);
 	clean = clean && drain(&ending);
 	if (clean)

@@ -74,18 +74,31 @@ static bool is_misaligned(int flags, uint64_t offset, size_t size)
 	return (flags & O_DIRECT) && ((offset | size) & (DIRECT_ALIGN - 1));
 }
 
-ssize_t image_read(struct image *image, void *data, size_t size, uint64_t offset, int flags)
+/* Whether a request has failed since the disk ends earlier now than when it was checked: it is to be
+ * cut again. */
+static bool has_shrunk(const struct image *image, int error, uint64_t end)
 {
-	uint64_t end = disk_size(image->disk);
+	return error_kind(error) == ERROR_ILLEGAL_BLOCK && disk_size(image->disk) < end;
+}
+
+ssize_t image_read(struct image *image, void *data, size_t size, uint64_t offset, int flags,
+		   uint64_t handle)
+{
+	uint64_t end;
+	int error;
 
 	if (is_misaligned(flags, offset, size))
 		return -EINVAL;
-	if (offset >= end)
-		return 0;
-	size = min_u64(size, end - offset);
-
-	int error = disk_read_bytes(image->disk, data, size, offset);
-
+	do {
+		end = disk_size(image->disk);
+		/* The kernel believes that the file is longer, and would take no data for zeros. */
+		if (offset >= end && image->kernel_has_size && !(handle & IMAGE_HANDLE_DIRECT))
+			return -EIO;
+		if (offset >= end)
+			return 0;
+		size = min_u64(size, end - offset);
+		error = disk_read_bytes(image->disk, data, size, offset);
+	} while (has_shrunk(image, error, end));
 	return error ? -error_to_errno(error) : (ssize_t)size;
 }
 
@@ -101,17 +114,19 @@ static bool is_sync_write(int flags, uint64_t handle, bool from_cache)
 ssize_t image_write(struct image *image, const void *data, size_t size, uint64_t offset, int flags,
 		    uint64_t handle, bool from_cache)
 {
-	uint64_t end = disk_size(image->disk);
+	unsigned disk_flags = is_sync_write(flags, handle, from_cache) ? DISK_FUA : 0;
+	uint64_t end;
+	int error;
 
 	if (!from_cache && is_misaligned(flags, offset, size))
 		return -EINVAL;
-	if (offset >= end)
-		return size == 0 ? 0 : -ENOSPC;
-	size = min_u64(size, end - offset);
-
-	int error = disk_write_bytes(image->disk, data, size, offset,
-				     is_sync_write(flags, handle, from_cache) ? DISK_FUA : 0);
-
+	do {
+		end = disk_size(image->disk);
+		if (offset >= end)
+			return size == 0 ? 0 : -ENOSPC;
+		size = min_u64(size, end - offset);
+		error = disk_write_bytes(image->disk, data, size, offset, disk_flags);
+	} while (has_shrunk(image, error, end));
 	if (error)
 		return -error_to_errno(error);
 	atomic_store_explicit(&image->mtime_ns, realtime_ns(), memory_order_relaxed);
@@ -236,7 +251,15 @@ static bool is_open_truncation(struct image *image, pid_t pid)
 
 int image_truncate(struct image *image, uint64_t size, bool by_path, pid_t pid)
 {
-	if (size == disk_size(image->disk))
+	struct disk *disk = image->disk;
+	int error;
+
+	if (size == disk_size(disk))
 		return 0;
-	return size == 0 && by_path && is_open_truncation(image, pid) ? 0 : -EPERM;
+	if (size == 0)
+		return by_path && is_open_truncation(image, pid) ? 0 : -EPERM;
+	if (!is_aligned(size, disk_sector_size(disk)))
+		return -EPERM;
+	error = disk_resize(disk, size >> disk_sector_shift(disk));
+	return error_kind(error) == ERROR_UNSUPPORTED ? -EPERM : -error_to_errno(error);
 }

@@ -31,6 +31,7 @@ struct image {
 	struct disk *disk;
 	bool passthrough;	/* the kernel is to read and write the disk's file */
 	bool shared;		/* other files are the same disk: the kernel must not cache it */
+	bool kernel_has_size;	/* the kernel keeps the size to itself: cache = writeback */
 	_Atomic int backing_id; /* the kernel's number of that file; 0: not yet */
 	/* Attributes that the user may change; for the life of the mount. */
 	pthread_mutex_t mutex;
@@ -52,8 +53,9 @@ void image_destroy(struct image *image);
 void image_set_mtime(struct image *image, const struct timespec *time);
 
 /* Short at the end of the disk. @flags are the opener's O_*: with O_DIRECT, what is no multiple of
- * 512 is EINVAL. */
-ssize_t image_read(struct image *image, void *data, size_t size, uint64_t offset, int flags);
+ * 512 is EINVAL. @handle is the opener's. */
+ssize_t image_read(struct image *image, void *data, size_t size, uint64_t offset, int flags,
+		   uint64_t handle);
 
 /*
  * Short at the end of the disk, then ENOSPC. @handle is the opener's. @from_cache: the kernel
@@ -78,9 +80,9 @@ int image_stat(struct image *image, struct stat *stat);
 int image_open(struct image *image, int flags, pid_t pid);
 
 /*
- * Sets the size: only to what it is; or to 0 by the process that has just opened the file for
- * writing, since that is how O_TRUNC arrives, and is ignored as on a block device. @by_path: not by
- * a file descriptor.
+ * Sets the size, if the disk can be resized; whole sectors, at least one. To what it is: always. To
+ * 0 by the process that has just opened the file for writing, since that is how O_TRUNC arrives: it
+ * is ignored, as on a block device. @by_path: not by a file descriptor.
  */
 int image_truncate(struct image *image, uint64_t size, bool by_path, pid_t pid);
 

@@ -86,6 +86,7 @@ static int images_make(struct mount *mount, struct err *err)
 			   (mode_t)settings->mode, settings->uid, settings->gid);
 		mount->images[i].passthrough = export->node->passthrough;
 		mount->images[i].shared = export->disk != export->node->disk;
+		mount->images[i].kernel_has_size = settings->cache == CACHE_WRITEBACK;
 		mount->passthrough |= export->node->passthrough;
 		mount->image_count++;
 		table_insert(mount, i);
@@ -318,6 +319,7 @@ void mount_free(struct mount *mount)
 	for (size_t i = 0; i < mount->image_count; i++)
 		image_destroy(&mount->images[i]);
 	status_files_destroy(&mount->status);
+	followers_destroy(mount);
 	if (mount->event_fd >= 0)
 		close(mount->event_fd);
 	sem_destroy(&mount->settled);
@@ -383,7 +385,9 @@ static int mount_prepare(struct mount *mount, const char *mountpoint, struct err
 	if (!mount->mountpoint)
 		return err_set(err, "out of memory");
 	prepare_uring(mount);
-	return images_make(mount, err);
+	if (images_make(mount, err) < 0)
+		return -1;
+	return followers_init(mount) < 0 ? err_set(err, "out of memory") : 0;
 }
 
 struct mount *mount_new(const struct settings *settings, struct config *config)
@@ -412,11 +416,14 @@ int mount_start(struct mount *mount, const char *mountpoint, const char *options
 		while (sem_wait(&mount->settled) < 0)
 			;
 		begin_uring(mount);
+		followers_begin(mount);
 		result = passthrough_begin(mount, err);
 		if (result == 0)
 			result = mount_probe(mount, err);
-		if (result < 0)
+		if (result < 0) {
+			followers_end(mount);
 			mount_stop_channels(mount);
+		}
 	}
 	if (result < 0)
 		mount_disconnect(mount);

@@ -15,6 +15,7 @@
 #include "conf/config.h"
 #include "fs/channel.h"
 #include "fs/image.h"
+#include "fs/resize.h"
 #include "fs/settings.h"
 #include "fs/status.h"
 
@@ -37,6 +38,7 @@ struct mount {
 	uint64_t table_mask;
 
 	struct status_files status;
+	struct followers followers;
 
 	struct fuse_session *session;
 	struct kernel_link link;

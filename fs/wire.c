@@ -181,7 +181,7 @@ static void serve_read(struct request *request, struct image *image)
 
 	if (body && body->size <= buffer_payload())
 		result = image_read(image, request->payload, body->size, body->offset,
-				    (int)body->flags);
+				    (int)body->flags, body->fh);
 	if (result < 0)
 		reply_error(request, (int)result);
 	else
@@ -311,6 +311,49 @@ int wire_backing_open(int fuse_fd, int fd)
 	int id = ioctl(fuse_fd, WIRE_IOC_BACKING_OPEN, &map);
 
 	return id < 0 ? -errno : id;
+}
+
+static int write_notification(int fuse_fd, int code, struct iovec *iov, int count)
+{
+	struct fuse_out_header header = {.len = sizeof(header), .error = code};
+	ssize_t result;
+
+	iov[0] = (struct iovec){&header, sizeof(header)};
+	for (int i = 1; i < count; i++)
+		header.len += (uint32_t)iov[i].iov_len;
+	do
+		result = writev(fuse_fd, iov, count);
+	while (result < 0 && errno == EINTR);
+	return result < 0 ? -errno : 0;
+}
+
+/* @offset -1: attributes alone. */
+static int notify_inval(int fuse_fd, uint64_t node_id, int64_t offset)
+{
+	struct fuse_notify_inval_inode_out out = {.ino = node_id, .off = offset};
+	struct iovec iov[] = {{NULL, 0}, {&out, sizeof(out)}};
+
+	return write_notification(fuse_fd, FUSE_NOTIFY_INVAL_INODE, iov, 2);
+}
+
+int wire_notify_expired(int fuse_fd, uint64_t node_id)
+{
+	return notify_inval(fuse_fd, node_id, -1);
+}
+
+int wire_notify_dropped(int fuse_fd, uint64_t node_id, uint64_t offset)
+{
+	return notify_inval(fuse_fd, node_id, (int64_t)offset);
+}
+
+int wire_notify_byte(int fuse_fd, uint64_t node_id, uint64_t offset, uint8_t value)
+{
+	struct fuse_notify_store_out out = {.nodeid = node_id,
+					    .offset = offset,
+					    .size = sizeof(value)};
+	struct iovec iov[] = {{NULL, 0}, {&out, sizeof(out)}, {&value, sizeof(value)}};
+
+	return write_notification(fuse_fd, FUSE_NOTIFY_STORE, iov, 3);
 }
 
 bool wire_passthrough(const struct init_outcome *init)

@@ -262,9 +262,19 @@ static int crypt_eject(struct disk *disk)
 	return disk_eject(disk->below[0]);
 }
 
-static void crypt_below_resized(struct disk *disk)
+static void crypt_below_resized(struct disk *disk, struct disk *below)
 {
+	(void)below;
 	disk_set_sector_count(disk, sectors_of(disk));
+}
+
+/* The data may begin behind a header. */
+static int crypt_resize(struct disk *disk, uint64_t count)
+{
+	const struct crypt *crypt = disk->state;
+	uint64_t offset = crypt->data_offset >> disk_sector_shift(disk->below[0]);
+
+	return disk_resize(disk->below[0], offset + (count << crypt->below_shift));
 }
 
 /* ---- Life. ---- */
@@ -493,5 +503,6 @@ const struct driver crypt_driver = {
 	.allocated = crypt_allocated,
 	.eject = crypt_eject,
 	.below_resized = crypt_below_resized,
+	.resize = crypt_resize,
 	.inspect = crypt_inspect,
 };

@@ -238,9 +238,14 @@ static int fault_eject(struct disk *disk)
 	return disk_eject(disk->below[0]);
 }
 
-static void fault_below_resized(struct disk *disk)
+static void fault_below_resized(struct disk *disk, struct disk *below)
 {
-	disk_set_sector_count(disk, disk_sector_count(disk->below[0]));
+	disk_set_sector_count(disk, disk_sector_count(below));
+}
+
+static int fault_resize(struct disk *disk, uint64_t count)
+{
+	return disk_resize(disk->below[0], count);
 }
 
 /* ---- Life. ---- */
@@ -361,6 +366,7 @@ const struct driver fault_driver = {
 	.allocated = fault_allocated,
 	.eject = fault_eject,
 	.below_resized = fault_below_resized,
+	.resize = fault_resize,
 	.set_option = fault_set_option,
 	.get_option = fault_get_option,
 	.inspect = fault_inspect,

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* What the parts of the file driver share: file.c is the driver, open.c its open and close. */
+/* What the parts of the file driver share: file.c is the driver, open.c its open and close,
+ * resize.c its size. */
 #ifndef BACKENDS_FILE_FILE_H
 #define BACKENDS_FILE_FILE_H
 
+#include "backends/fdio.h"
 #include "core/disk.h"
 #include "core/log.h"
+#include "core/resizable.h"
+#include "core/watch.h"
 
 struct file_config {
 	char *path;
@@ -13,21 +17,33 @@ struct file_config {
 	bool lock;
 	uint64_t sector_size;
 	uint64_t physical_sector_size;
+	int resizable;
 };
 
 struct file {
-	int fd;				       /* -1: none */
-	uint64_t size;			       /* bytes, as found at open */
-	bool in_memory;			       /* of a file system that never waits for a device */
-	bool size_is_cheap;		       /* of one that tells a file's size without waiting */
-	atomic_bool truncated;		       /* the file has been found shorter than the disk */
-	atomic_bool nowait_read, nowait_write; /* worth trying RWF_NOWAIT */
-	atomic_bool zero_range;		       /* worth trying FALLOC_FL_ZERO_RANGE */
+	struct fdio io;
+	_Atomic uint64_t size;	/* bytes, as far as is known */
+	bool size_is_cheap;	/* of a file system that tells a file's size without waiting */
+	atomic_bool truncated;	/* the file has been found shorter than the disk */
+	atomic_bool zero_range; /* worth trying FALLOC_FL_ZERO_RANGE */
+	atomic_bool is_shared;	/* somebody has got the file itself, see file_raw_file() */
+	struct task_mutex resize_mutex;
+	struct watch watch;
+	bool is_ready; /* the two are there */
 	struct log_limit log_limit;
 };
 
 /* As struct driver says. */
 int file_open(struct disk *disk, struct err *err);
 void file_close(struct disk *disk);
+int file_resize(struct disk *disk, uint64_t count);
+
+/* As struct watch says. */
+bool file_size_differs(struct disk *disk);
+void file_check_size(struct disk *disk);
+
+/* The file ends where it did not, and that is noted and told, once; returns the error that requests
+ * beyond the end get. */
+int file_truncated(struct disk *disk, uint64_t offset);
 
 #endif

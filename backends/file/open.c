@@ -11,18 +11,18 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 #include "backends/file/file.h"
-#include "backends/file/lock.h"
+#include "backends/lock.h"
 #include "core/offload.h"
 
 /* Makes a sparse file of the configured size; it must not exist. */
 static int file_create(struct file *file, const struct file_config *config, int flags,
 		       struct err *err)
 {
-	file->fd = open(config->path, flags | O_CREAT | O_EXCL, 0666);
-	if (file->fd < 0)
+	file->io.fd = open(config->path, flags | O_CREAT | O_EXCL, 0666);
+	if (file->io.fd < 0)
 		return err_set_key(err, "path", "cannot create '%s': %s", config->path,
 				   strerror(errno));
-	if (ftruncate(file->fd, (off_t)config->size) < 0) {
+	if (ftruncate(file->io.fd, (off_t)config->size) < 0) {
 		err_set_key(err, "size", "cannot give '%s' its size: %s", config->path,
 			    strerror(errno));
 		unlink(config->path);
@@ -41,8 +41,8 @@ static int file_open_fd(struct disk *disk, bool *missing, struct err *err)
 		    O_NOCTTY | O_NONBLOCK; /* so that a FIFO is refused, not waited for */
 
 	*missing = false;
-	file->fd = open(config->path, flags);
-	if (file->fd >= 0)
+	file->io.fd = open(config->path, flags);
+	if (file->io.fd >= 0)
 		return 0;
 	if (errno == ENOENT && to_create && (disk->open_flags & DISK_OPEN_CHECK)) {
 		*missing = true;
@@ -65,8 +65,8 @@ static int file_open_fd(struct disk *disk, bool *missing, struct err *err)
 			   advice);
 }
 
-static int file_check_size(const struct file_config *config, const struct stat *stat,
-			   struct err *err)
+static int file_check_found(const struct file_config *config, const struct stat *stat,
+			    struct err *err)
 {
 	if (!S_ISREG(stat->st_mode))
 		return err_set_key(err, "path", "'%s' is no regular file", config->path);
@@ -74,7 +74,8 @@ static int file_check_size(const struct file_config *config, const struct stat *
 		return err_set_key(err, "path",
 				   "'%s' is empty: remove it and set size, to have it created",
 				   config->path);
-	if (config->size > 0 && (uint64_t)stat->st_size != config->size)
+	if (config->size > 0 && (uint64_t)stat->st_size != config->size &&
+	    config->resizable == RESIZABLE_NO)
 		return err_set_key(err, "size",
 				   "'%s' has %lld bytes, not %llu: an existing file is not resized",
 				   config->path, (long long)stat->st_size,
@@ -95,7 +96,7 @@ static int file_lock(struct disk *disk, struct err *err)
 
 	if (!config->lock || (disk->open_flags & DISK_OPEN_CHECK))
 		return 0;
-	error = lock_image(file->fd, writable);
+	error = lock_image(file->io.fd, writable);
 	if (error == EAGAIN)
 		return err_set_key(err, "path",
 				   "'%s' is in use by another program, perhaps diskfs or QEMU%s",
@@ -117,7 +118,7 @@ static int file_direct_alignment(struct disk *disk, struct err *err)
 #ifdef STATX_DIOALIGN
 	struct statx statx_buffer;
 
-	if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &statx_buffer) == 0 &&
+	if (statx(file->io.fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &statx_buffer) == 0 &&
 	    (statx_buffer.stx_mask & STATX_DIOALIGN) && statx_buffer.stx_dio_offset_align > 0) {
 		memory = statx_buffer.stx_dio_mem_align;
 		offset = statx_buffer.stx_dio_offset_align;
@@ -137,7 +138,7 @@ static int file_direct_alignment(struct disk *disk, struct err *err)
 /* Whether fallocate() knows @mode: asked of nothing, behind the end. */
 static bool file_can(const struct file *file, int mode)
 {
-	return fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)file->size, 1) == 0;
+	return fallocate(file->io.fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)file->size, 1) == 0;
 }
 
 /* What is known of the file systems that most people use; of all others nothing is assumed. */
@@ -145,7 +146,7 @@ static void file_know_system(struct file *file, __fsword_t type, bool direct)
 {
 	bool is_memory = type == TMPFS_MAGIC || type == RAMFS_MAGIC;
 
-	file->in_memory = is_memory && !direct;
+	file->io.in_memory = is_memory && !direct;
 	file->size_is_cheap = is_memory || type == EXT4_SUPER_MAGIC || type == XFS_SUPER_MAGIC ||
 			      type == BTRFS_SUPER_MAGIC;
 }
@@ -159,13 +160,13 @@ static int file_open_blocking(struct disk *disk, struct err *err)
 	struct statfs statfs;
 	bool missing;
 
-	file->fd = -1;
+	file->io.fd = -1;
 	if (file_open_fd(disk, &missing, err) < 0)
 		return -1;
-	if (!missing && fstat(file->fd, &stat) < 0)
+	if (!missing && fstat(file->io.fd, &stat) < 0)
 		return err_set_key(err, "path", "cannot stat '%s': %s", config->path,
 				   strerror(errno));
-	if (!missing && file_check_size(config, &stat, err) < 0)
+	if (!missing && file_check_found(config, &stat, err) < 0)
 		return -1;
 	if (!missing && file_lock(disk, err) < 0)
 		return -1;
@@ -175,9 +176,9 @@ static int file_open_blocking(struct disk *disk, struct err *err)
 	bool writable = !(disk->open_flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_CHECK));
 
 	file->size = (uint64_t)stat.st_size;
-	if (!missing && fstatfs(file->fd, &statfs) == 0)
+	if (!missing && fstatfs(file->io.fd, &statfs) == 0)
 		file_know_system(file, statfs.f_type, config->direct);
-	file->nowait_read = file->nowait_write = !config->direct;
+	file->io.nowait_read = file->io.nowait_write = !config->direct;
 	file->zero_range = true;
 
 	struct disk_geometry *geometry = &disk->geometry;
@@ -217,20 +218,32 @@ static void file_open_job(void *argument)
 /* On another thread, so that many files are opened at once. */
 int file_open(struct disk *disk, struct err *err)
 {
-	const struct file *file = disk->state;
+	struct file *file = disk->state;
 	struct file_opening opening = {.disk = disk, .err = err};
+	int error;
 
 	offload(file_open_job, &opening);
-	if (opening.result == 0)
-		disk_set_sector_count(disk, file->size / disk->geometry.sector_size);
-	return opening.result;
+	if (opening.result < 0)
+		return -1;
+	task_mutex_init(&file->resize_mutex);
+	file->is_ready = true;
+	disk_set_sector_count(disk, file->size / disk->geometry.sector_size);
+	if (disk->open_flags & (DISK_OPEN_CHECK | DISK_OPEN_COMMAND))
+		return 0;
+	file->watch = (struct watch){.disk = disk,
+				     .has_changed = file_size_differs,
+				     .check = file_check_size};
+	error = watch_add(&file->watch);
+	return error ? err_set(err, "cannot watch its size: %s", strerror(-error)) : 0;
 }
 
 void file_close(struct disk *disk)
 {
 	struct file *file = disk->state;
 
-	if (file->fd >= 0)
-		close(file->fd);
-	file->fd = -1;
+	watch_remove(&file->watch);
+	if (file->is_ready)
+		task_mutex_destroy(&file->resize_mutex);
+	file->is_ready = false;
+	fdio_close(&file->io);
 }

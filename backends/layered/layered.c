@@ -9,7 +9,8 @@
  *
  * Which layers are what is fixed when the disk is opened. What the disk is follows from them:
  *
- *   size			the top's, as of now
+ *   size			the top's, as of now; a top without a size of its own follows what is
+ *				below it
  *   id				of the topmost layer that has one
  *   physical sector size	the largest of all layers, so that it is the same with a diff on top as
  *				without; what fits the largest fits all, and a diff may be written down
@@ -232,14 +233,30 @@ static void fold_geometry(struct disk *disk)
 	}
 }
 
-/* The top may be resized by several at the same time: the last to come has seen them all. */
-static void layered_below_resized(struct disk *disk)
+/* A layer may follow the next one down; the disk follows the top. */
+static void layered_below_resized(struct disk *disk, struct disk *below)
 {
-	struct layered *layered = disk->state;
+	for (unsigned i = 1; i < disk->below_count; i++) {
+		struct disk *layer = disk->below[i - 1];
 
-	task_mutex_lock(&layered->resize_mutex);
-	disk_set_sector_count(disk, disk_sector_count(disk->below[0]));
-	task_mutex_unlock(&layered->resize_mutex);
+		if (disk->below[i] == below && disk_is_layer(layer) &&
+		    layer->driver->layer->below_resized)
+			layer->driver->layer->below_resized(layer, below);
+	}
+	if (below == disk->below[0])
+		disk_set_sector_count(disk, disk_sector_count(below));
+}
+
+/* What is written through must not end before the top does, at no time; it may end behind it. */
+static int layered_resize(struct disk *disk, uint64_t count)
+{
+	const struct layered *layered = disk->state;
+	int error = 0;
+
+	for (unsigned i = layered->write_layers; i-- > 1 && !error;)
+		if (disk_sector_count(disk->below[i]) < count)
+			error = disk_resize(disk->below[i], count);
+	return error ? error : disk_resize(disk->below[0], count);
 }
 
 static int layered_open(struct disk *disk, struct err *err)
@@ -251,7 +268,6 @@ static int layered_open(struct disk *disk, struct err *err)
 		return err_set(err, "%s", strerror(ENOMEM));
 	memset(layered->layers, 0, disk->below_count * sizeof(*layered->layers));
 	range_lock_init(&layered->write_lock);
-	task_mutex_init(&layered->resize_mutex);
 	populations_init(&layered->populations);
 	if (set_roles(disk, err) < 0 || check_roles(disk, err) < 0 ||
 	    hydrate_check(disk, err) < 0 || attach_layers(disk, err) < 0 ||
@@ -290,7 +306,6 @@ static void layered_close(struct disk *disk)
 	populations_end(&layered->populations);
 	if (disk_sector_count(disk) > 0)
 		flush_caches(disk);
-	task_mutex_destroy(&layered->resize_mutex);
 	range_lock_destroy(&layered->write_lock);
 	free(layered->layers);
 }
@@ -418,6 +433,7 @@ const struct driver layered_driver = {
 	.extent = layered_extent,
 	.allocated = layered_allocated,
 	.below_resized = layered_below_resized,
+	.resize = layered_resize,
 	.below_flags = layered_below_flags,
 	.inspect = layered_inspect,
 };

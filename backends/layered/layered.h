@@ -72,7 +72,6 @@ struct layered {
 	/* Where there are several: a change has its range to itself, against other changes and
 	 * populations. */
 	struct range_lock write_lock;
-	struct task_mutex resize_mutex;
 	struct populations populations;
 	struct hydrate hydrate;
 	struct log_limit warnings;

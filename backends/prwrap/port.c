@@ -104,9 +104,17 @@ static int port_allocated(struct disk *disk, uint64_t *bytes)
 	return disk_allocated(disk->below[0], bytes);
 }
 
-static void port_below_resized(struct disk *disk)
+static void port_below_resized(struct disk *disk, struct disk *below)
 {
-	disk_set_sector_count(disk, disk_sector_count(disk->below[0]));
+	disk_set_sector_count(disk, disk_sector_count(below));
+}
+
+static int port_resize(struct disk *disk, uint64_t count)
+{
+	struct passage passage;
+	int error = pass(disk, ACCESS_WRITE, &passage);
+
+	return error ? error : leave(disk, &passage, disk_resize(disk->below[0], count));
 }
 
 /* ---- Reservations: ours, or those of the disk below. ---- */
@@ -307,6 +315,7 @@ const struct driver prwrap_port_driver = {
 	.allocated = port_allocated,
 	.eject = port_eject,
 	.below_resized = port_below_resized,
+	.resize = port_resize,
 	.pr = &port_pr_ops,
 	.inspect = port_inspect,
 };

@@ -201,9 +201,14 @@ static int prwrap_eject(struct disk *disk)
 	return disk_eject(disk->below[0]);
 }
 
-static void prwrap_below_resized(struct disk *disk)
+static void prwrap_below_resized(struct disk *disk, struct disk *below)
 {
-	disk_set_sector_count(disk, disk_sector_count(disk->below[0]));
+	disk_set_sector_count(disk, disk_sector_count(below));
+}
+
+static int prwrap_resize(struct disk *disk, uint64_t count)
+{
+	return disk_resize(disk->below[0], count);
 }
 
 /* ---- Life. ---- */
@@ -348,6 +353,7 @@ const struct driver prwrap_driver = {
 	.allocated = prwrap_allocated,
 	.eject = prwrap_eject,
 	.below_resized = prwrap_below_resized,
+	.resize = prwrap_resize,
 	.port = &prwrap_port_driver,
 	.inspect = prwrap_inspect,
 };

@@ -18,6 +18,7 @@ static struct probe *probe_of(struct disk *disk)
 bool limits_hold(const struct disk_geometry *geometry, const struct sg *sg)
 {
 	uint64_t mask = geometry->memory_align > 0 ? geometry->memory_align - 1 : 0;
+	uint64_t length_mask = max_u64(max_u64(geometry->length_align, 1) - 1, mask);
 	unsigned segments = sg_segments(sg);
 	bool held = true;
 
@@ -33,7 +34,7 @@ bool limits_hold(const struct disk_geometry *geometry, const struct sg *sg)
 		at += length;
 		held &= CHECK(((uintptr_t)iov.iov_base & mask) == 0);
 		/* The last one ends where the request ends. */
-		held &= CHECK((length & mask) == 0 || at == sg->len);
+		held &= CHECK((length & length_mask) == 0 || at == sg->len);
 	}
 	return held;
 }
@@ -183,10 +184,10 @@ static int probe_eject(struct disk *disk)
 	return probe_note(disk, PROBE_EJECT, 0, 0, 0);
 }
 
-static void probe_resized(struct disk *disk)
+static void probe_resized(struct disk *disk, struct disk *below)
 {
 	probe_note(disk, PROBE_RESIZED, 0, 0, 0);
-	disk_set_sector_count(disk, disk_sector_count(disk->below[0]));
+	disk_set_sector_count(disk, disk_sector_count(below));
 }
 
 static const struct option probe_options[] = {{.name = NULL}};
