@@ -2,12 +2,13 @@
 #include "backends/list.h"
 #include <string.h>
 
-extern const struct driver file_driver, ram_driver, null_driver, striped_driver, crypt_driver,
+extern const struct driver file_driver, blockdev_driver, ram_driver, null_driver, striped_driver, crypt_driver,
 	layered_driver, sqlite_driver, prwrap_driver, fault_driver, delay_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {
 	&file_driver,
+	&blockdev_driver,
 	&ram_driver,
 	&null_driver,
 	&striped_driver,

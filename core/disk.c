@@ -39,9 +39,12 @@ static int geometry_validate(struct disk *disk, struct err *err)
 			       (unsigned long long)max_count, geometry->sector_size);
 	if (geometry->memory_align == 0)
 		geometry->memory_align = 1;
+	if (geometry->length_align < geometry->memory_align)
+		geometry->length_align = geometry->memory_align;
 	if (geometry->optimal_unmap_sectors == 0)
 		geometry->optimal_unmap_sectors = 1;
 	assert(is_power_of_two(geometry->memory_align) && geometry->memory_align <= 4096);
+	assert(is_power_of_two(geometry->length_align));
 	assert(is_aligned(geometry->max_transfer, geometry->sector_size));
 	return 0;
 }
@@ -226,7 +229,7 @@ int disk_raw_file(struct disk *disk, struct err *err)
 
 const struct pr_ops *disk_pr(const struct disk *disk)
 {
-	return disk->driver->pr;
+	return disk->has_no_pr ? NULL : disk->driver->pr;
 }
 
 /* ---- Requests. ---- */
@@ -403,6 +406,7 @@ void disk_inherit_geometry(struct disk *disk, const struct disk *below)
 	disk->geometry = below->geometry;
 	/* Whatever is handed down is made to fit there. */
 	disk->geometry.memory_align = 0;
+	disk->geometry.length_align = 0;
 	disk->geometry.max_segments = 0;
 	disk->geometry.max_transfer = 0;
 	/* Either emulated below, or not needed. */

@@ -79,8 +79,10 @@ struct disk_geometry {
 	uint8_t id[16];
 	enum unmap_behaviour unmap;
 	uint32_t optimal_unmap_sectors; /* at least 1; 0 is taken as 1 */
-	uint32_t memory_align; /* of each segment's address, and of the length of each but the last,
-				  bytes, a power of two, <= 4096 */
+	uint32_t memory_align; /* of each segment's address, bytes, a power of two, <= 4096 */
+	/* Of the length of each segment but the last, bytes, a power of two, at least memory_align;
+	 * less than that is taken as memory_align. */
+	uint32_t length_align;
 	uint32_t max_segments; /* of one read or write */
 	uint64_t max_transfer; /* bytes of one read or write, a multiple of sector_size */
 };
@@ -163,7 +165,8 @@ struct driver {
 	 * never.
 	 */
 	int (*resize)(struct disk *disk, uint64_t count);
-	const struct pr_ops *pr; /* persistent reservations (core/pr.h); NULL: none */
+	/* Persistent reservations (core/pr.h); NULL: none. A disk may lack them: has_no_pr. */
+	const struct pr_ops *pr;
 	const struct layer_ops
 		*layer; /* presence of sectors (core/layer.h); NULL: it has them all */
 	/*
@@ -199,6 +202,7 @@ struct disk {
 	void *config;	  /* the driver's options; owned by the core */
 	void *state;	  /* the driver's own; owned by the core */
 	unsigned open_flags;
+	bool has_no_pr; /* open() found that this one lacks the reservations of its driver */
 	struct disk **below;
 	unsigned below_count;
 	struct disk_geometry geometry;

@@ -27,7 +27,8 @@ static int piece_transfer(const struct piece *piece, const struct sg *sg)
 /* Whether the driver can take the memory of @sg as it is. */
 static bool fits_memory(const struct disk_geometry *geometry, const struct sg *sg)
 {
-	if (geometry->memory_align > 1 && !sg_is_aligned(sg, geometry->memory_align))
+	if (geometry->length_align > 1 &&
+	    !sg_is_aligned(sg, geometry->memory_align, geometry->length_align))
 		return false;
 	return geometry->max_segments == 0 || sg_segments(sg) <= geometry->max_segments;
 }
@@ -72,9 +73,9 @@ static size_t piece_size(const struct disk_geometry *geometry, const struct sg *
 
 	if (geometry->max_transfer > 0 && size > geometry->max_transfer) {
 		size = geometry->max_transfer;
-		if (size > geometry->memory_align)
+		if (size > geometry->length_align)
 			size = align_down(size,
-					  max_u64(geometry->memory_align, geometry->sector_size));
+					  max_u64(geometry->length_align, geometry->sector_size));
 	}
 	if (!fits_memory(geometry, sg))
 		size = min_u64(size, BUFFER_PAYLOAD);

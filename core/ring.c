@@ -2,6 +2,7 @@
 #include "core/ring.h"
 #include <assert.h>
 #include <errno.h>
+#include <linux/ioctl.h>
 #include "core/task.h"
 #include "core/worker.h"
 
@@ -89,6 +90,25 @@ int ring_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
 		struct io_uring_sqe *sqe = worker_sqe();
 
 		io_uring_prep_fallocate(sqe, fd, mode, (off_t)offset, (off_t)length);
+		result = ring_wait(sqe);
+	} while (ring_again(result));
+	return result;
+}
+
+/* What linux/blkdev.h calls BLOCK_URING_CMD_DISCARD. */
+#define COMMAND_DISCARD _IO(0x12, 0)
+
+int ring_discard(int fd, uint64_t offset, uint64_t length)
+{
+	int result;
+
+	do {
+		struct io_uring_sqe *sqe = worker_sqe();
+
+		io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, NULL, 0, 0);
+		sqe->cmd_op = COMMAND_DISCARD;
+		sqe->addr = offset;
+		sqe->addr3 = length;
 		result = ring_wait(sqe);
 	} while (ring_again(result));
 	return result;

@@ -17,5 +17,10 @@ ssize_t ring_readv(int fd, const struct iovec *iov, unsigned count, uint64_t off
 ssize_t ring_writev(int fd, const struct iovec *iov, unsigned count, uint64_t offset, int rw_flags);
 int ring_fdatasync(int fd);
 int ring_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
+/*
+ * As ioctl(BLKDISCARD) of a block device, but asynchronous (Linux 6.12); -EINVAL or -EOPNOTSUPP also
+ * where the kernel does not know it.
+ */
+int ring_discard(int fd, uint64_t offset, uint64_t length);
 
 #endif

@@ -64,14 +64,14 @@ unsigned sg_segments(const struct sg *sg)
 	return count;
 }
 
-bool sg_is_aligned(const struct sg *sg, size_t align)
+bool sg_is_aligned(const struct sg *sg, size_t align, size_t length_align)
 {
 	struct sg rest = *sg;
 	size_t len;
 	char *segment;
 
 	while ((segment = sg_next(&rest, &len)))
-		if (!is_aligned((uintptr_t)segment, align) || !is_aligned(len, align))
+		if (!is_aligned((uintptr_t)segment, align) || !is_aligned(len, length_align))
 			return false;
 	return true;
 }

@@ -52,8 +52,9 @@ char *sg_next(struct sg *rest, size_t *len);
 /* How many non-empty segments the view has. */
 unsigned sg_segments(const struct sg *sg);
 
-/* Whether every segment begins and ends at a multiple of @align (a power of two). */
-bool sg_is_aligned(const struct sg *sg, size_t align);
+/* Whether every segment begins at a multiple of @align, and is as long as a multiple of
+ * @length_align (powers of two). */
+bool sg_is_aligned(const struct sg *sg, size_t align, size_t length_align);
 
 /* Copies all of @sg to or from @data, which holds sg->len bytes. */
 void sg_copy_to(const struct sg *sg, void *data);

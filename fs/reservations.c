@@ -13,56 +13,11 @@
 #include "fs/reservations.h"
 #include <errno.h>
 #include <inttypes.h>
-#include <linux/ioctl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "core/pr.h"
-
-/* ---- The ioctls, as in linux/pr.h, which has the last two since Linux 7.0. ---- */
-
-struct abi_registration {
-	uint64_t old_key, new_key;
-	uint32_t flags, pad;
-};
-
-struct abi_reservation {
-	uint64_t key;
-	uint32_t type, flags;
-};
-
-struct abi_preempt {
-	uint64_t old_key; /* the caller's */
-	uint64_t new_key; /* the victim's */
-	uint32_t type, flags;
-};
-
-struct abi_clear {
-	uint64_t key;
-	uint32_t flags, pad;
-};
-
-struct abi_read_keys {
-	uint32_t generation;
-	uint32_t num_keys; /* in: how many there is room for; out: how many there are */
-	uint64_t keys_ptr;
-};
-
-struct abi_read_reservation {
-	uint64_t key;
-	uint32_t generation, type;
-};
-
-#define ABI_IGNORE_KEY	     1U
-
-#define ABI_REGISTER	     _IOW('p', 200, struct abi_registration)
-#define ABI_RESERVE	     _IOW('p', 201, struct abi_reservation)
-#define ABI_RELEASE	     _IOW('p', 202, struct abi_reservation)
-#define ABI_PREEMPT	     _IOW('p', 203, struct abi_preempt)
-#define ABI_PREEMPT_ABORT    _IOW('p', 204, struct abi_preempt)
-#define ABI_CLEAR	     _IOW('p', 205, struct abi_clear)
-#define ABI_READ_KEYS	     _IOWR('p', 206, struct abi_read_keys)
-#define ABI_READ_RESERVATION _IOR('p', 207, struct abi_read_reservation)
+#include "core/pr_abi.h"
 
 /* ---- Changes. ---- */
 
@@ -70,14 +25,14 @@ static int do_register(struct disk *disk, const void *in)
 {
 	const struct pr_ops *pr = disk_pr(disk);
 	struct pr_capabilities capabilities;
-	struct abi_registration argument;
+	struct pr_abi_registration argument;
 	unsigned flags = 0;
 
 	memcpy(&argument, in, sizeof(argument));
-	if (argument.flags & ~ABI_IGNORE_KEY)
+	if (argument.flags & ~PR_ABI_IGNORE_KEY)
 		return -EOPNOTSUPP;
 	pr->capabilities(disk, &capabilities);
-	if (argument.flags & ABI_IGNORE_KEY)
+	if (argument.flags & PR_ABI_IGNORE_KEY)
 		flags |= PR_IGNORE_KEY;
 	if (capabilities.persist_through_power_loss)
 		flags |= PR_SET_PTPL;
@@ -86,7 +41,7 @@ static int do_register(struct disk *disk, const void *in)
 
 static int do_reserve(struct disk *disk, const void *in)
 {
-	struct abi_reservation argument;
+	struct pr_abi_reservation argument;
 
 	memcpy(&argument, in, sizeof(argument));
 	if (argument.flags)
@@ -97,7 +52,7 @@ static int do_reserve(struct disk *disk, const void *in)
 
 static int do_release(struct disk *disk, const void *in)
 {
-	struct abi_reservation argument;
+	struct pr_abi_reservation argument;
 
 	memcpy(&argument, in, sizeof(argument));
 	if (argument.flags)
@@ -108,7 +63,7 @@ static int do_release(struct disk *disk, const void *in)
 
 static int do_preempt(struct disk *disk, const void *in, unsigned flags)
 {
-	struct abi_preempt argument;
+	struct pr_abi_preempt argument;
 
 	memcpy(&argument, in, sizeof(argument));
 	if (argument.flags)
@@ -119,7 +74,7 @@ static int do_preempt(struct disk *disk, const void *in, unsigned flags)
 
 static int do_clear(struct disk *disk, const void *in)
 {
-	struct abi_clear argument;
+	struct pr_abi_clear argument;
 
 	memcpy(&argument, in, sizeof(argument));
 	if (argument.flags)
@@ -157,7 +112,7 @@ static int get_report(struct disk *disk, struct pr_report *report)
 /* The keys cannot travel: only whoever asks for none of them is answered, or if there are none. */
 static int read_keys(struct disk *disk, const void *in, void *out, size_t *length)
 {
-	struct abi_read_keys argument;
+	struct pr_abi_read_keys argument;
 	struct pr_report report;
 	int error = get_report(disk, &report);
 
@@ -176,7 +131,7 @@ static int read_keys(struct disk *disk, const void *in, void *out, size_t *lengt
 
 static int read_reservation(struct disk *disk, void *out, size_t *length)
 {
-	struct abi_read_reservation answer = {0};
+	struct pr_abi_read_reservation answer = {0};
 	struct pr_report report;
 	int error = get_report(disk, &report);
 
@@ -199,15 +154,15 @@ static int read_reservation(struct disk *disk, void *out, size_t *length)
 static int change(struct disk *disk, unsigned command, const void *in)
 {
 	switch (command) {
-	case ABI_REGISTER:
+	case PR_ABI_REGISTER:
 		return do_register(disk, in);
-	case ABI_RESERVE:
+	case PR_ABI_RESERVE:
 		return do_reserve(disk, in);
-	case ABI_RELEASE:
+	case PR_ABI_RELEASE:
 		return do_release(disk, in);
-	case ABI_PREEMPT:
+	case PR_ABI_PREEMPT:
 		return do_preempt(disk, in, 0);
-	case ABI_PREEMPT_ABORT:
+	case PR_ABI_PREEMPT_ABORT:
 		return do_preempt(disk, in, PR_ABORT);
 	default:
 		return do_clear(disk, in);
@@ -219,21 +174,21 @@ int reservations_ioctl(struct image *image, uint64_t handle, unsigned command, c
 {
 	struct disk *disk = image->disk;
 
-	_Static_assert(sizeof(struct abi_registration) <= RESERVATIONS_IOCTL_MAX, "too long");
-	_Static_assert(sizeof(struct abi_preempt) <= RESERVATIONS_IOCTL_MAX, "too long");
+	_Static_assert(sizeof(struct pr_abi_registration) <= RESERVATIONS_IOCTL_MAX, "too long");
+	_Static_assert(sizeof(struct pr_abi_preempt) <= RESERVATIONS_IOCTL_MAX, "too long");
 	if (!disk_pr(disk))
 		return -ENOTTY;
 	switch (command) {
-	case ABI_REGISTER:
-	case ABI_RESERVE:
-	case ABI_RELEASE:
-	case ABI_PREEMPT:
-	case ABI_PREEMPT_ABORT:
-	case ABI_CLEAR:
+	case PR_ABI_REGISTER:
+	case PR_ABI_RESERVE:
+	case PR_ABI_RELEASE:
+	case PR_ABI_PREEMPT:
+	case PR_ABI_PREEMPT_ABORT:
+	case PR_ABI_CLEAR:
 		return handle & IMAGE_HANDLE_WRITABLE ? change(disk, command, in) : -EPERM;
-	case ABI_READ_KEYS:
+	case PR_ABI_READ_KEYS:
 		return read_keys(disk, in, out, length);
-	case ABI_READ_RESERVATION:
+	case PR_ABI_READ_RESERVATION:
 		return read_reservation(disk, out, length);
 	default:
 		return -ENOTTY;

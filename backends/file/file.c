@@ -6,11 +6,8 @@
  * without its last, incomplete sector, which nobody can reach; a warning and `.status` say so. The
  * disk follows a file that grows, and may be resized if the user says so (resize.c).
  *
- * How it waits: everything goes through the worker's ring, except what will not wait. Where the
- * file lives in memory (tmpfs), every call is made at once. Elsewhere a buffered read is first
- * tried with RWF_NOWAIT, which the page cache answers in the same call, and only goes to the ring
- * for what is not cached; writes likewise, on the file systems that can. With direct = yes the page
- * cache is bypassed and everything goes to the ring.
+ * How it waits: see backends/fdio.h. With direct = yes the page cache is bypassed and everything
+ * goes to the ring.
  *
  * Flush is fdatasync. FUA is RWF_DSYNC. On a crash of the host, what was flushed is there, and of
  * the rest any part may be, to the granularity of the file system. On a crash of the process alone
@@ -32,9 +29,6 @@
 #include "core/offload.h"
 #include "core/report.h"
 #include "core/ring.h"
-
-/* Segments handed to the kernel in one call; a longer list takes several. */
-#define IOV_BATCH 64
 
 /* ---- Data. ---- */
 
@@ -73,110 +67,41 @@ static bool file_is_truncated(const struct file *file)
 {
 	return atomic_load_explicit(&file->truncated, memory_order_relaxed) ||
 	       (file->size_is_cheap &&
-		lseek(file->fd, 0, SEEK_END) <
+		lseek(file->io.fd, 0, SEEK_END) <
 			(off_t)atomic_load_explicit(&file->size, memory_order_relaxed));
-}
-
-/* What a call that will not wait gave: a count, or a negative errno; -EAGAIN: the ring has to do
- * it. */
-static ssize_t file_read_now(struct file *file, const struct iovec *iov, unsigned count,
-			     uint64_t offset)
-{
-	ssize_t result = -1;
-
-	errno = EAGAIN;
-	if (file->in_memory && count == 1) /* the cheaper call */
-		result = pread(file->fd, iov->iov_base, iov->iov_len, (off_t)offset);
-	else if (file->in_memory)
-		result = preadv(file->fd, iov, (int)count, (off_t)offset);
-	else if (atomic_load_explicit(&file->nowait_read, memory_order_relaxed))
-		result = preadv2(file->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT);
-	if (result < 0 && errno == EOPNOTSUPP)
-		atomic_store_explicit(&file->nowait_read, false, memory_order_relaxed);
-	return result >= 0 ? result : errno == EOPNOTSUPP ? -EAGAIN : -errno;
-}
-
-static ssize_t file_write_now(struct file *file, const struct iovec *iov, unsigned count,
-			      uint64_t offset, int rw_flags)
-{
-	ssize_t result = -1;
-
-	errno = EAGAIN;
-	if (file->in_memory && count == 1 && rw_flags == 0)
-		result = pwrite(file->fd, iov->iov_base, iov->iov_len, (off_t)offset);
-	else if (file->in_memory)
-		result = pwritev2(file->fd, iov, (int)count, (off_t)offset, rw_flags);
-	else if (rw_flags == 0 && atomic_load_explicit(&file->nowait_write, memory_order_relaxed))
-		result = pwritev2(file->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT);
-	if (result < 0 && errno == EOPNOTSUPP)
-		atomic_store_explicit(&file->nowait_write, false, memory_order_relaxed);
-	return result >= 0 ? result : errno == EOPNOTSUPP ? -EAGAIN : -errno;
 }
 
 static int file_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
 	struct file *file = disk->state;
 	uint64_t offset = sector << disk_sector_shift(disk);
-	struct sg rest = *sg;
+	int result = fdio_read(&file->io, sg, &offset);
 
-	while (rest.len > 0) {
-		struct iovec iov[IOV_BATCH];
-		size_t bytes;
-		unsigned count = sg_iovecs(&rest, iov, IOV_BATCH, &bytes);
-		ssize_t result = file_read_now(file, iov, count, offset);
-
-		if (result == -EAGAIN || result == -EINTR)
-			result = ring_readv(file->fd, iov, count, offset, 0);
-		if (result == 0)
-			return file_truncated(disk, offset);
-		if (result < 0)
-			return file_failed(disk, "read", offset, result);
-		rest = sg_slice(&rest, (size_t)result, rest.len - (size_t)result);
-		offset += (size_t)result;
-	}
-	return 0;
+	if (result == FDIO_END)
+		return file_truncated(disk, offset);
+	return result < 0 ? file_failed(disk, "read", offset, result) : 0;
 }
 
 static int file_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
 {
 	struct file *file = disk->state;
 	uint64_t offset = sector << disk_sector_shift(disk);
-	int rw_flags = flags & DISK_FUA ? RWF_DSYNC : 0;
-	struct sg rest = *sg;
+	int result;
 
 	if (file_is_truncated(file))
 		return file_truncated(disk, offset);
-
-	while (rest.len > 0) {
-		struct iovec iov[IOV_BATCH];
-		size_t bytes;
-		unsigned count = sg_iovecs(&rest, iov, IOV_BATCH, &bytes);
-		ssize_t result = file_write_now(file, iov, count, offset, rw_flags);
-
-		if (result == -EAGAIN || result == -EINTR)
-			result = ring_writev(file->fd, iov, count, offset, rw_flags);
-		if (result == 0) /* not a byte, and no reason given */
-			result = -EIO;
-		if (result < 0)
-			return file_failed(disk, "write", offset, result);
-		rest = sg_slice(&rest, (size_t)result, rest.len - (size_t)result);
-		offset += (size_t)result;
-	}
-	return 0;
+	result = fdio_write(&file->io, sg, &offset, flags & DISK_FUA ? RWF_DSYNC : 0);
+	return result < 0 ? file_failed(disk, "write", offset, result) : 0;
 }
 
 static int file_flush(struct disk *disk)
 {
 	struct file *file = disk->state;
-	int result = 0;
+	int result;
 
 	if (file_is_truncated(file)) /* what has been acknowledged is not all there */
 		return file_truncated(disk, 0);
-	/* In memory it has nothing to do, and need not go round by another thread. */
-	if (file->in_memory)
-		result = fdatasync(file->fd) < 0 ? -errno : 0;
-	else
-		result = ring_fdatasync(file->fd);
+	result = fdio_flush(&file->io);
 	return result < 0 ? file_failed(disk, "flush", 0, result) : 0;
 }
 
@@ -186,7 +111,7 @@ static int file_fallocate(struct disk *disk, int mode, uint64_t sector, uint64_t
 {
 	struct file *file = disk->state;
 	unsigned shift = disk_sector_shift(disk);
-	int result = ring_fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, sector << shift,
+	int result = ring_fallocate(file->io.fd, mode | FALLOC_FL_KEEP_SIZE, sector << shift,
 				    count << shift);
 
 	if (result == -EOPNOTSUPP)
@@ -228,7 +153,7 @@ static void file_query_stat(void *argument)
 {
 	struct file_query *query = argument;
 
-	if (fstat(query->file->fd, &query->stat) < 0)
+	if (fstat(query->file->io.fd, &query->stat) < 0)
 		query->stat_errno = errno;
 }
 
@@ -237,10 +162,10 @@ static void file_query_extent(void *argument)
 	struct file_query *query = argument;
 
 	file_query_stat(query);
-	query->data = lseek(query->file->fd, (off_t)query->offset, SEEK_DATA);
+	query->data = lseek(query->file->io.fd, (off_t)query->offset, SEEK_DATA);
 	if (query->data < 0)
 		query->data = -errno;
-	query->hole = lseek(query->file->fd, (off_t)query->offset, SEEK_HOLE);
+	query->hole = lseek(query->file->io.fd, (off_t)query->offset, SEEK_HOLE);
 	if (query->hole < 0)
 		query->hole = -errno;
 }
@@ -301,7 +226,7 @@ static int file_raw_file(struct disk *disk, struct err *err)
 	if (atomic_load(&file->size) != disk_size(disk))
 		return err_set(err, "the last sector of its file is incomplete");
 	atomic_store(&file->is_shared, true);
-	return file->fd;
+	return file->io.fd;
 }
 
 static void file_inspect(struct disk *disk, struct report *report)
@@ -311,7 +236,7 @@ static void file_inspect(struct disk *disk, struct report *report)
 
 	report_string(report, "path", config->path);
 	report_bool(report, "direct", config->direct);
-	report_bool(report, "in_memory", file->in_memory);
+	report_bool(report, "in_memory", file->io.in_memory);
 	report_bool(report, "truncated", atomic_load(&file->truncated));
 	report_u64(report, "unreachable_bytes", atomic_load(&file->size) % config->sector_size);
 }

@@ -4,6 +4,7 @@
 #ifndef BACKENDS_FILE_FILE_H
 #define BACKENDS_FILE_FILE_H
 
+#include "backends/fdio.h"
 #include "core/disk.h"
 #include "core/log.h"
 #include "core/resizable.h"
@@ -20,14 +21,12 @@ struct file_config {
 };
 
 struct file {
-	int fd;				       /* -1: none */
-	_Atomic uint64_t size;		       /* bytes, as far as is known */
-	bool in_memory;			       /* of a file system that never waits for a device */
-	bool size_is_cheap;		       /* of one that tells a file's size without waiting */
-	atomic_bool truncated;		       /* the file has been found shorter than the disk */
-	atomic_bool nowait_read, nowait_write; /* worth trying RWF_NOWAIT */
-	atomic_bool zero_range;		       /* worth trying FALLOC_FL_ZERO_RANGE */
-	atomic_bool is_shared; /* somebody has got the file itself, see file_raw_file() */
+	struct fdio io;
+	_Atomic uint64_t size;	/* bytes, as far as is known */
+	bool size_is_cheap;	/* of a file system that tells a file's size without waiting */
+	atomic_bool truncated;	/* the file has been found shorter than the disk */
+	atomic_bool zero_range; /* worth trying FALLOC_FL_ZERO_RANGE */
+	atomic_bool is_shared;	/* somebody has got the file itself, see file_raw_file() */
 	struct task_mutex resize_mutex;
 	struct watch watch;
 	bool is_ready; /* the two are there */

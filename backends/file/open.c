@@ -11,18 +11,18 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 #include "backends/file/file.h"
-#include "backends/file/lock.h"
+#include "backends/lock.h"
 #include "core/offload.h"
 
 /* Makes a sparse file of the configured size; it must not exist. */
 static int file_create(struct file *file, const struct file_config *config, int flags,
 		       struct err *err)
 {
-	file->fd = open(config->path, flags | O_CREAT | O_EXCL, 0666);
-	if (file->fd < 0)
+	file->io.fd = open(config->path, flags | O_CREAT | O_EXCL, 0666);
+	if (file->io.fd < 0)
 		return err_set_key(err, "path", "cannot create '%s': %s", config->path,
 				   strerror(errno));
-	if (ftruncate(file->fd, (off_t)config->size) < 0) {
+	if (ftruncate(file->io.fd, (off_t)config->size) < 0) {
 		err_set_key(err, "size", "cannot give '%s' its size: %s", config->path,
 			    strerror(errno));
 		unlink(config->path);
@@ -41,8 +41,8 @@ static int file_open_fd(struct disk *disk, bool *missing, struct err *err)
 		    O_NOCTTY | O_NONBLOCK; /* so that a FIFO is refused, not waited for */
 
 	*missing = false;
-	file->fd = open(config->path, flags);
-	if (file->fd >= 0)
+	file->io.fd = open(config->path, flags);
+	if (file->io.fd >= 0)
 		return 0;
 	if (errno == ENOENT && to_create && (disk->open_flags & DISK_OPEN_CHECK)) {
 		*missing = true;
@@ -96,7 +96,7 @@ static int file_lock(struct disk *disk, struct err *err)
 
 	if (!config->lock || (disk->open_flags & DISK_OPEN_CHECK))
 		return 0;
-	error = lock_image(file->fd, writable);
+	error = lock_image(file->io.fd, writable);
 	if (error == EAGAIN)
 		return err_set_key(err, "path",
 				   "'%s' is in use by another program, perhaps diskfs or QEMU%s",
@@ -118,7 +118,7 @@ static int file_direct_alignment(struct disk *disk, struct err *err)
 #ifdef STATX_DIOALIGN
 	struct statx statx_buffer;
 
-	if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &statx_buffer) == 0 &&
+	if (statx(file->io.fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &statx_buffer) == 0 &&
 	    (statx_buffer.stx_mask & STATX_DIOALIGN) && statx_buffer.stx_dio_offset_align > 0) {
 		memory = statx_buffer.stx_dio_mem_align;
 		offset = statx_buffer.stx_dio_offset_align;
@@ -138,7 +138,7 @@ static int file_direct_alignment(struct disk *disk, struct err *err)
 /* Whether fallocate() knows @mode: asked of nothing, behind the end. */
 static bool file_can(const struct file *file, int mode)
 {
-	return fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)file->size, 1) == 0;
+	return fallocate(file->io.fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)file->size, 1) == 0;
 }
 
 /* What is known of the file systems that most people use; of all others nothing is assumed. */
@@ -146,7 +146,7 @@ static void file_know_system(struct file *file, __fsword_t type, bool direct)
 {
 	bool is_memory = type == TMPFS_MAGIC || type == RAMFS_MAGIC;
 
-	file->in_memory = is_memory && !direct;
+	file->io.in_memory = is_memory && !direct;
 	file->size_is_cheap = is_memory || type == EXT4_SUPER_MAGIC || type == XFS_SUPER_MAGIC ||
 			      type == BTRFS_SUPER_MAGIC;
 }
@@ -160,10 +160,10 @@ static int file_open_blocking(struct disk *disk, struct err *err)
 	struct statfs statfs;
 	bool missing;
 
-	file->fd = -1;
+	file->io.fd = -1;
 	if (file_open_fd(disk, &missing, err) < 0)
 		return -1;
-	if (!missing && fstat(file->fd, &stat) < 0)
+	if (!missing && fstat(file->io.fd, &stat) < 0)
 		return err_set_key(err, "path", "cannot stat '%s': %s", config->path,
 				   strerror(errno));
 	if (!missing && file_check_found(config, &stat, err) < 0)
@@ -176,9 +176,9 @@ static int file_open_blocking(struct disk *disk, struct err *err)
 	bool writable = !(disk->open_flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_CHECK));
 
 	file->size = (uint64_t)stat.st_size;
-	if (!missing && fstatfs(file->fd, &statfs) == 0)
+	if (!missing && fstatfs(file->io.fd, &statfs) == 0)
 		file_know_system(file, statfs.f_type, config->direct);
-	file->nowait_read = file->nowait_write = !config->direct;
+	file->io.nowait_read = file->io.nowait_write = !config->direct;
 	file->zero_range = true;
 
 	struct disk_geometry *geometry = &disk->geometry;
@@ -245,7 +245,5 @@ void file_close(struct disk *disk)
 	if (file->is_ready)
 		task_mutex_destroy(&file->resize_mutex);
 	file->is_ready = false;
-	if (file->fd >= 0)
-		close(file->fd);
-	file->fd = -1;
+	fdio_close(&file->io);
 }

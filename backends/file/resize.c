@@ -34,7 +34,7 @@ static void ask_job(void *argument)
 	struct file_sizing *sizing = argument;
 	struct stat stat;
 
-	if (fstat(sizing->file->fd, &stat) < 0)
+	if (fstat(sizing->file->io.fd, &stat) < 0)
 		sizing->errnum = errno;
 	else
 		sizing->size = stat.st_size;
@@ -44,7 +44,7 @@ static void set_job(void *argument)
 {
 	struct file_sizing *sizing = argument;
 
-	if (ftruncate(sizing->file->fd, sizing->size) < 0)
+	if (ftruncate(sizing->file->io.fd, sizing->size) < 0)
 		sizing->errnum = errno;
 }
 
@@ -56,7 +56,7 @@ bool file_size_differs(struct disk *disk)
 	struct stat stat;
 
 	/* Whoever has the file itself may make it longer by mistake, see file_raw_file(). */
-	if (atomic_load(&file->is_shared) || fstat(file->fd, &stat) < 0)
+	if (atomic_load(&file->is_shared) || fstat(file->io.fd, &stat) < 0)
 		return false;
 	return (uint64_t)stat.st_size != atomic_load(&file->size) && !atomic_load(&file->truncated);
 }

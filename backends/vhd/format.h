@@ -175,6 +175,9 @@ int vhd_layout_of(struct vhd_layout *layout, const struct vhd_footer *footer,
 		  const struct vhd_header *header, uint64_t disk_size, uint64_t end_sector,
 		  struct err *err);
 
+/* The sector behind all structures that are not slots. */
+uint64_t vhd_metadata_end(const struct vhd_layout *layout);
+
 /* Sectors that a block's slot has to have: the last block of the disk may be cut off where the disk
  * ends. */
 uint32_t vhd_slot_sectors(const struct vhd_layout *layout, uint32_t block);

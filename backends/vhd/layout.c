@@ -135,6 +135,17 @@ int vhd_layout_of(struct vhd_layout *layout, const struct vhd_footer *footer,
 	return check_regions(layout, err);
 }
 
+uint64_t vhd_metadata_end(const struct vhd_layout *layout)
+{
+	struct region regions[REGIONS_MAX];
+	unsigned count = list_regions(layout, regions);
+	uint64_t end = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		end = max_u64(end, regions[i].end);
+	return end;
+}
+
 uint32_t vhd_slot_sectors(const struct vhd_layout *layout, uint32_t block)
 {
 	uint64_t first = (uint64_t)block * layout->block_sectors;

@@ -4,7 +4,7 @@
 #include "tests/lib/probe.h"
 
 struct limits_config {
-	uint64_t memory_align, max_segments, max_transfer;
+	uint64_t memory_align, length_align, max_segments, max_transfer;
 	bool fua;
 };
 
@@ -15,6 +15,7 @@ static int limits_open(struct disk *disk, struct err *err)
 	(void)err;
 	disk->geometry = disk->below[0]->geometry;
 	disk->geometry.memory_align = (uint32_t)config->memory_align;
+	disk->geometry.length_align = (uint32_t)config->length_align;
 	disk->geometry.max_segments = (uint32_t)config->max_segments;
 	disk->geometry.max_transfer = config->max_transfer;
 	disk->geometry.fua &= config->fua;
@@ -65,6 +66,9 @@ static const struct option limits_options[] = {
 	{.name = "memory_align",
 	 .type = OPTION_SIZE,
 	 .offset = offsetof(struct limits_config, memory_align)},
+	{.name = "length_align",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct limits_config, length_align)},
 	{.name = "max_segments",
 	 .type = OPTION_U64,
 	 .offset = offsetof(struct limits_config, max_segments)},

@@ -8,7 +8,7 @@
 
 #include "core/disk.h"
 
-/* Options: memory_align, max_segments, max_transfer; fua = no hides that the disk below has it. */
+/* Options: memory_align, length_align, max_segments, max_transfer; fua = no hides that the disk below has it. */
 extern const struct driver limits_driver;
 
 #endif

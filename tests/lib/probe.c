@@ -18,6 +18,7 @@ static struct probe *probe_of(struct disk *disk)
 bool limits_hold(const struct disk_geometry *geometry, const struct sg *sg)
 {
 	uint64_t mask = geometry->memory_align > 0 ? geometry->memory_align - 1 : 0;
+	uint64_t length_mask = max_u64(max_u64(geometry->length_align, 1) - 1, mask);
 	unsigned segments = sg_segments(sg);
 	bool held = true;
 
@@ -33,7 +34,7 @@ bool limits_hold(const struct disk_geometry *geometry, const struct sg *sg)
 		at += length;
 		held &= CHECK(((uintptr_t)iov.iov_base & mask) == 0);
 		/* The last one ends where the request ends. */
-		held &= CHECK((length & mask) == 0 || at == sg->len);
+		held &= CHECK((length & length_mask) == 0 || at == sg->len);
 	}
 	return held;
 }

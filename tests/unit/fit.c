@@ -18,28 +18,33 @@
 struct limits {
 	uint32_t memory_align, max_segments;
 	uint64_t max_transfer;
+	uint32_t length_align;
 };
 
 static const struct limits all_limits[] = {
-	{0, 0, 0},
-	{0, 1, 0},
-	{0, 7, 0},
-	{0, 0, 4096},
-	{0, 0, 3 * 4096},
-	{4, 0, 0},
-	{512, 0, 0},
-	{4096, 0, 0},
-	{512, 3, 8192},
-	{4096, 1, 4096},
-	{4096, 64, 128 * 1024},
-	{4096, 0, BUFFER_PAYLOAD - 4096},
+	{0, 0, 0, 0},
+	{0, 1, 0, 0},
+	{0, 7, 0, 0},
+	{0, 0, 4096, 0},
+	{0, 0, 3 * 4096, 0},
+	{4, 0, 0, 0},
+	{512, 0, 0, 0},
+	{4096, 0, 0, 0},
+	{512, 3, 8192, 0},
+	{4096, 1, 4096, 0},
+	{4096, 64, 128 * 1024, 0},
+	{4096, 0, BUFFER_PAYLOAD - 4096, 0},
 	/* Larger than a bounce buffer, and no multiple of it. */
-	{4096, 0, BUFFER_PAYLOAD + 4096},
-	{0, 1, BUFFER_PAYLOAD + 12288},
+	{4096, 0, BUFFER_PAYLOAD + 4096, 0},
+	{0, 1, BUFFER_PAYLOAD + 12288, 0},
 	/* 512-byte sectors only: pieces that begin between the driver's units of memory. */
-	{4096, 0, BUFFER_PAYLOAD + 512},
-	{4096, 0, 512},
-	{4096, 2, 4096 + 512},
+	{4096, 0, BUFFER_PAYLOAD + 512, 0},
+	/* Memory may begin nearly anywhere, but only whole sectors follow one another. */
+	{4, 0, 0, 512},
+	{4, 3, 8192, 4096},
+	{0, 0, 0, 4096},
+	{4096, 0, 512, 0},
+	{4096, 2, 4096 + 512, 0},
 };
 
 /* How a request's memory is cut: lengths that repeat, 0 ends; and where it begins in its page. */
@@ -122,6 +127,7 @@ static void check_limits(const struct limits *limits, uint32_t sector_size, stru
 
 	probe_init(&probe, sector_size, (REQUEST_MAX >> log2_of(sector_size)) + 8);
 	probe.geometry.memory_align = limits->memory_align;
+	probe.geometry.length_align = limits->length_align;
 	probe.geometry.max_segments = limits->max_segments;
 	probe.geometry.max_transfer = limits->max_transfer;
 	memset(probe.data, 0x5a, probe.sector_count * sector_size);
@@ -133,9 +139,10 @@ static void check_limits(const struct limits *limits, uint32_t sector_size, stru
 			if (request_sizes[j] > BUFFER_PAYLOAD && limits->max_transfer > 0 &&
 			    limits->max_transfer < 16384)
 				continue;
-			check_context("sector %u, align %u, segments %u, transfer %llu, shape %zu, "
-				      "size %zu",
-				      sector_size, limits->memory_align, limits->max_segments,
+			check_context("sector %u, align %u and %u, segments %u, transfer %llu, "
+				      "shape %zu, size %zu",
+				      sector_size, limits->memory_align, limits->length_align,
+				      limits->max_segments,
 				      (unsigned long long)limits->max_transfer, i,
 				      request_sizes[j]);
 			check_request(disk, &probe, arena, flat, back, request_sizes[j],

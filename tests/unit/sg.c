@@ -168,19 +168,21 @@ static void test_alignment(void **state)
 	struct sg part;
 
 	(void)state;
-	assert_true(sg_is_aligned(&sg, 512)); /* the empty segment does not count */
-	assert_true(sg_is_aligned(&sg, 1));
-	assert_false(sg_is_aligned(&sg, 1024)); /* the length of the last */
+	assert_true(sg_is_aligned(&sg, 512, 512)); /* the empty segment does not count */
+	assert_true(sg_is_aligned(&sg, 1, 1));
+	assert_false(sg_is_aligned(&sg, 1024, 1024)); /* the length of the last */
 	iov[2].iov_base = memory + 2052;
-	assert_false(sg_is_aligned(&sg, 8));
-	assert_true(sg_is_aligned(&sg, 4));
+	assert_false(sg_is_aligned(&sg, 8, 8));
+	assert_true(sg_is_aligned(&sg, 4, 4));
+	assert_true(sg_is_aligned(&sg, 4, 512));
+	assert_false(sg_is_aligned(&sg, 4, 1024));
 	part = sg_slice(&sg, 0, 1024);
-	assert_true(sg_is_aligned(&part, 1024 / 2));
+	assert_true(sg_is_aligned(&part, 1024 / 2, 1024 / 2));
 	part = sg_slice(&sg, 4, 1020);
-	assert_false(sg_is_aligned(&part, 8));
-	assert_true(sg_is_aligned(&part, 4));
+	assert_false(sg_is_aligned(&part, 8, 8));
+	assert_true(sg_is_aligned(&part, 4, 4));
 	part = sg_slice(&sg, 0, 0);
-	assert_true(sg_is_aligned(&part, 512));
+	assert_true(sg_is_aligned(&part, 512, 512));
 }
 
 static void test_one_buffer(void **state)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Locks on image files, against a second user of any kind. */
-#ifndef BACKENDS_FILE_LOCK_H
-#define BACKENDS_FILE_LOCK_H
+/* Locks on image files and devices, against a second user of any kind. */
+#ifndef BACKENDS_LOCK_H
+#define BACKENDS_LOCK_H
 
 #include <stdbool.h>
 
@@ -12,5 +12,8 @@
  * file is in use. May block.
  */
 int lock_image(int fd, bool writable);
+
+/* The same by QEMU's protocol alone: flock on a device would keep udev from looking at it. */
+int lock_as_qemu(int fd, bool writable);
 
 #endif

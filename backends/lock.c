@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "backends/file/lock.h"
+#include "backends/lock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -36,7 +36,7 @@ static int lock_byte(int fd, off_t base, off_t counter_base, off_t permission)
 }
 
 /* A writer shares the file with nobody who writes, a reader with readers. */
-static int lock_bytes(int fd, bool writable)
+int lock_as_qemu(int fd, bool writable)
 {
 	static const off_t written[] = {PERMISSION_WRITE, PERMISSION_RESIZE};
 	int error = lock_byte(fd, BYTE_HELD, BYTE_UNSHARED, PERMISSION_READ);
@@ -52,7 +52,7 @@ static int lock_bytes(int fd, bool writable)
 
 int lock_image(int fd, bool writable)
 {
-	int error = lock_bytes(fd, writable);
+	int error = lock_as_qemu(fd, writable);
 
 	if (!error && flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0)
 		error = errno;
