@@ -7,7 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "backends/file/lock.h"
+#include "backends/lock.h"
 
 static int find_size(struct image_file *file, struct err *err)
 {

@@ -3,6 +3,30 @@
 
 #include <assert.h>
 #include <string.h>
+#include "tests/lib/run.h"
+
+void stamp_fill(void *data, size_t length, uint32_t stamp, unsigned sector)
+{
+	uint32_t words[2] = {stamp, sector};
+
+	for (size_t i = 0; i < length; i += sizeof(words))
+		memcpy((char *)data + i, words, sizeof(words));
+}
+
+int64_t stamp_of(const void *data, size_t length, unsigned sector)
+{
+	uint32_t stamp, words[2];
+
+	if (bytes_differ(data, length, 0) == length)
+		return 0;
+	memcpy(&stamp, data, sizeof(stamp));
+	for (size_t i = 0; i < length; i += sizeof(words)) {
+		memcpy(words, (const char *)data + i, sizeof(words));
+		if (words[0] != stamp || words[1] != sector)
+			return -1;
+	}
+	return stamp > 0 ? (int64_t)stamp : -1;
+}
 
 void history_begin(struct history *history, unsigned sectors, uint32_t what)
 {

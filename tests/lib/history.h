@@ -11,6 +11,11 @@
 
 #include "core/util.h"
 
+/* What @length bytes of a sector hold that has a stamp, from 1 on: they tell it and their place. */
+void stamp_fill(void *data, size_t length, uint32_t stamp, unsigned sector);
+/* The stamp that is in the sector; 0: zeros; -1: neither, it is torn, or another's. */
+int64_t stamp_of(const void *data, size_t length, unsigned sector);
+
 #define HISTORY_SECTORS	    1024
 #define HISTORY_VALUES_MAX  512 /* of one sector */
 #define HISTORY_FLUSHES_MAX 1024

@@ -46,10 +46,10 @@ static bool is_long;
 
 /* ---- What was done. ---- */
 
-/* What a sector has been: absent, zeros, or data with this stamp. */
+/* What a sector has been: zeros, absent, or data with this stamp. */
 enum {
+	ZEROS, /* as stamp_of() says */
 	ABSENT,
-	ZEROS,
 	FIRST_STAMP,
 };
 
@@ -75,15 +75,6 @@ static void note_flush(void)
 
 /* ---- The changes. ---- */
 
-static void stamp_fill(char data[SECTOR], uint32_t stamp, unsigned index)
-{
-	for (unsigned i = 0; i < SECTOR / 8; i++) {
-		uint32_t words[2] = {stamp, index};
-
-		memcpy(data + 8 * (size_t)i, words, 8);
-	}
-}
-
 static void change_data(struct disk *disk, unsigned first, unsigned count, bool populate)
 {
 	char data[8][SECTOR];
@@ -92,7 +83,7 @@ static void change_data(struct disk *disk, unsigned first, unsigned count, bool 
 	struct sg sg = sg_of(&iov, data, (size_t)count * SECTOR);
 
 	for (unsigned i = 0; i < count; i++) {
-		stamp_fill(data[i], next_stamp, first + i);
+		stamp_fill(data[i], SECTOR, next_stamp, first + i);
 		if (!populate || history_current(&history, first + i) == ABSENT)
 			note(first + i, next_stamp, issued);
 	}
@@ -246,21 +237,6 @@ static void write_file(const char *path, const struct content *content)
 
 /* ---- What is there then. ---- */
 
-/* What a sector is; -1: nothing that it has been, torn for instance. */
-static int64_t what_is(unsigned index, const char data[SECTOR], bool is_gap)
-{
-	char wanted[SECTOR];
-	uint32_t stamp;
-
-	if (is_gap)
-		return ABSENT;
-	if (bytes_differ(data, SECTOR, 0) == SECTOR)
-		return ZEROS;
-	memcpy(&stamp, data, sizeof(stamp));
-	stamp_fill(wanted, stamp, index);
-	return memcmp(data, wanted, SECTOR) == 0 ? (int64_t)stamp : -1;
-}
-
 static void check_sectors(struct disk *disk, unsigned events)
 {
 	char data[SECTOR];
@@ -273,7 +249,9 @@ static void check_sectors(struct disk *disk, unsigned events)
 
 		if (!CHECK_OK(layer_read(disk, &sg, disk_sector(i), &gaps)))
 			return;
-		what = what_is(i, data, gaps.count > 0);
+		what = stamp_of(data, SECTOR, i);
+		if (gaps.count > 0)
+			what = ABSENT;
 		if (!CHECK(what >= 0 && history_may_be(&history, i, (uint32_t)what, events)))
 			fprintf(stderr, "sector %u is %" PRId64 "\n", i, what);
 	}
