@@ -14,7 +14,7 @@
 
 /* A run of sectors in one place. */
 struct found {
-	struct image *image; /* NULL: nowhere, it reads as zeros */
+	struct vhd_image *image; /* NULL: nowhere, it reads as zeros */
 	uint64_t file_sector;
 	uint64_t count;
 	uint32_t block;
@@ -25,7 +25,7 @@ struct found {
 #define EMPTY_MAX 65536U
 
 /* How many sectors from @sector on, at most @count, are in blocks without a slot. */
-static uint64_t empty_run(const struct image *image, uint64_t sector, uint64_t count)
+static uint64_t empty_run(const struct vhd_image *image, uint64_t sector, uint64_t count)
 {
 	uint64_t block = sector >> image->block_shift;
 	uint64_t last = min_u64((sector + count - 1) >> image->block_shift, block + EMPTY_MAX);
@@ -37,12 +37,12 @@ static uint64_t empty_run(const struct image *image, uint64_t sector, uint64_t c
 }
 
 /* 1: the image has *found; 0: it has not, of found->count sectors; or an error. */
-static int search_image(struct image *image, uint64_t sector, struct found *found)
+static int search_image(struct vhd_image *image, uint64_t sector, struct found *found)
 {
 	uint32_t block, first, count;
 	int error;
 
-	if (image_is_fixed(image)) {
+	if (vhd_image_is_fixed(image)) {
 		found->image = image;
 		found->file_sector = sector;
 		return 1;
@@ -85,7 +85,7 @@ static int search(const struct vhd *vhd, unsigned index, uint64_t sector, uint64
 {
 	*found = (struct found){.count = count};
 	for (; index < vhd->depth; index++) {
-		struct image *image = vhd->chain[index];
+		struct vhd_image *image = vhd->chain[index];
 		int result;
 
 		if (sector >= image->sectors)
@@ -198,14 +198,14 @@ int vhd_write(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned 
 {
 	const struct vhd *vhd = disk->state;
 
-	return image_write(vhd->image, sg, sector, flags);
+	return vhd_image_write(vhd->image, sg, sector, flags);
 }
 
 int vhd_flush(struct disk *disk)
 {
 	const struct vhd *vhd = disk->state;
 
-	return image_flush(vhd->image);
+	return vhd_image_flush(vhd->image);
 }
 
 /* ---- Zeros. ---- */
@@ -248,11 +248,11 @@ static int is_zero_below(const struct vhd *vhd, uint64_t sector, uint64_t count)
 }
 
 /* Writes zeros into sectors of a block; one of a dynamic image that has no slot has them. */
-static int zero_slot(struct image *image, uint32_t block, uint32_t first, uint32_t count,
+static int zero_slot(struct vhd_image *image, uint32_t block, uint32_t first, uint32_t count,
 		     bool must_have, unsigned flags)
 {
-	int error = must_have ? block_share_allocated(image, block)
-			      : block_share_known(image, block);
+	int error =
+		must_have ? block_share_allocated(image, block) : block_share_known(image, block);
 	uint32_t place;
 
 	if (error)
@@ -273,7 +273,7 @@ static int zero_slot(struct image *image, uint32_t block, uint32_t first, uint32
 static int zero_in_block(const struct vhd *vhd, uint32_t block, uint32_t first, uint32_t count,
 			 unsigned flags)
 {
-	struct image *image = vhd->image;
+	struct vhd_image *image = vhd->image;
 	uint64_t sector = ((uint64_t)block << image->block_shift) + first;
 	bool is_whole = first == 0 && count == block_sectors(image, block);
 	int shines = is_zero_below(vhd, sector, count);
@@ -294,7 +294,7 @@ static int zero_in_block(const struct vhd *vhd, uint32_t block, uint32_t first, 
 
 static int zero_blocks(const struct vhd *vhd, uint64_t sector, uint64_t count, unsigned flags)
 {
-	const struct image *image = vhd->image;
+	const struct vhd_image *image = vhd->image;
 	unsigned passed = 0;
 	int error = 0;
 
@@ -316,7 +316,7 @@ int vhd_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigne
 {
 	const struct vhd *vhd = disk->state;
 
-	if (image_is_fixed(vhd->image))
+	if (vhd_image_is_fixed(vhd->image))
 		return disk_write_zeroes(vhd->image->below, sector, count, flags);
 	return zero_blocks(vhd, sector, count, flags);
 }
@@ -325,7 +325,7 @@ int vhd_unmap(struct disk *disk, uint64_t sector, uint64_t count)
 {
 	const struct vhd *vhd = disk->state;
 
-	if (image_is_fixed(vhd->image))
+	if (vhd_image_is_fixed(vhd->image))
 		return disk_unmap(vhd->image->below, sector, count);
 	return zero_blocks(vhd, sector, count, DISK_MAY_UNMAP);
 }

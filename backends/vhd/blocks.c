@@ -20,7 +20,7 @@
 
 /* Wakes those who wait. A waiter counts itself before it looks at the lock, so either we see it, or
  * it sees what has just been done. */
-static void lock_changed(struct image *image)
+static void lock_changed(struct vhd_image *image)
 {
 	if (atomic_load(&image->waiters) == 0)
 		return;
@@ -29,7 +29,7 @@ static void lock_changed(struct image *image)
 	task_mutex_unlock(&image->wait_mutex);
 }
 
-static bool try_share(struct image *image, uint32_t block)
+static bool try_share(struct vhd_image *image, uint32_t block)
 {
 	_Atomic uint32_t *lock = &image->blocks[block].lock;
 	uint32_t seen = atomic_load(lock);
@@ -41,19 +41,19 @@ static bool try_share(struct image *image, uint32_t block)
 }
 
 /* Claims the block: from now on nobody else comes. */
-static bool try_claim(struct image *image, uint32_t block)
+static bool try_claim(struct vhd_image *image, uint32_t block)
 {
 	return !(atomic_fetch_or(&image->blocks[block].lock, LOCK_OWNED) & LOCK_OWNED);
 }
 
 /* Whether the claimed block is shared by nobody any more. */
-static bool is_left(struct image *image, uint32_t block)
+static bool is_left(struct vhd_image *image, uint32_t block)
 {
 	return atomic_load(&image->blocks[block].lock) == LOCK_OWNED;
 }
 
-static void wait_until(struct image *image, uint32_t block,
-		       bool (*condition)(struct image *image, uint32_t block))
+static void wait_until(struct vhd_image *image, uint32_t block,
+		       bool (*condition)(struct vhd_image *image, uint32_t block))
 {
 	if (condition(image, block))
 		return;
@@ -65,37 +65,37 @@ static void wait_until(struct image *image, uint32_t block,
 	atomic_fetch_sub(&image->waiters, 1);
 }
 
-void block_share(struct image *image, uint32_t block)
+void block_share(struct vhd_image *image, uint32_t block)
 {
 	wait_until(image, block, try_share);
 }
 
-void block_unshare(struct image *image, uint32_t block)
+void block_unshare(struct vhd_image *image, uint32_t block)
 {
 	if (atomic_fetch_sub(&image->blocks[block].lock, 1) == (LOCK_OWNED | 1))
 		lock_changed(image);
 }
 
-void block_own(struct image *image, uint32_t block)
+void block_own(struct vhd_image *image, uint32_t block)
 {
 	wait_until(image, block, try_claim);
 	wait_until(image, block, is_left);
 }
 
-void block_disown(struct image *image, uint32_t block)
+void block_disown(struct vhd_image *image, uint32_t block)
 {
 	atomic_fetch_and(&image->blocks[block].lock, ~LOCK_OWNED);
 	lock_changed(image);
 }
 
-void block_downgrade(struct image *image, uint32_t block)
+void block_downgrade(struct vhd_image *image, uint32_t block)
 {
 	atomic_fetch_sub(&image->blocks[block].lock, LOCK_OWNED - 1);
 	lock_changed(image);
 }
 
 /* Owns it if nobody else has it. */
-static bool try_own(struct image *image, uint32_t block)
+static bool try_own(struct vhd_image *image, uint32_t block)
 {
 	uint32_t unlocked = 0;
 
@@ -111,17 +111,17 @@ struct presence {
 
 #define WORD_BITS 64U
 
-static size_t word_count(const struct image *image)
+static size_t word_count(const struct vhd_image *image)
 {
 	return (image->layout.block_sectors + WORD_BITS - 1) / WORD_BITS;
 }
 
-static struct presence *presence_of(const struct image *image, uint32_t block)
+static struct presence *presence_of(const struct vhd_image *image, uint32_t block)
 {
 	return atomic_load_explicit(&image->blocks[block].presence, memory_order_acquire);
 }
 
-struct presence *presence_new(const struct image *image)
+struct presence *presence_new(const struct vhd_image *image)
 {
 	return calloc(word_count(image), sizeof(uint64_t));
 }
@@ -139,7 +139,7 @@ static uint64_t word_mask(uint32_t first, uint32_t count)
 }
 
 /* Sectors that the block has in the disk. */
-static uint32_t sectors_of(const struct image *image, uint32_t block)
+static uint32_t sectors_of(const struct vhd_image *image, uint32_t block)
 {
 	return vhd_slot_sectors(&image->layout, block) - image->layout.bitmap_sectors;
 }
@@ -168,7 +168,7 @@ static uint32_t run_of(const struct presence *presence, uint32_t first, uint32_t
 	return limit;
 }
 
-bool presence_run(struct image *image, uint32_t block, uint32_t first, uint32_t limit,
+bool presence_run(const struct vhd_image *image, uint32_t block, uint32_t first, uint32_t limit,
 		  uint32_t *count)
 {
 	const struct presence *presence = presence_of(image, block);
@@ -182,7 +182,7 @@ bool presence_run(struct image *image, uint32_t block, uint32_t first, uint32_t 
 	return valid;
 }
 
-void presence_set(struct image *image, uint32_t block, uint32_t first, uint32_t count)
+void presence_set(struct vhd_image *image, uint32_t block, uint32_t first, uint32_t count)
 {
 	struct presence *presence = presence_of(image, block);
 	uint32_t end = first + count;
@@ -204,7 +204,7 @@ void presence_set(struct image *image, uint32_t block, uint32_t first, uint32_t 
 		block_set_dirty(image, block);
 }
 
-bool presence_encode(struct image *image, uint32_t block, uint8_t *bytes)
+bool presence_encode(const struct vhd_image *image, uint32_t block, uint8_t *bytes)
 {
 	const struct presence *presence = presence_of(image, block);
 	size_t length = (size_t)image->layout.bitmap_sectors * VHD_SECTOR;
@@ -225,7 +225,7 @@ bool presence_encode(struct image *image, uint32_t block, uint8_t *bytes)
 	return run_of(presence, 0, sectors, &valid) == sectors && valid;
 }
 
-void presence_shrink(struct image *image, uint32_t block)
+void presence_shrink(struct vhd_image *image, uint32_t block)
 {
 	uint32_t sectors = sectors_of(image, block), count;
 	struct presence *presence;
@@ -242,7 +242,7 @@ void presence_shrink(struct image *image, uint32_t block)
 }
 
 /* Reads the bitmap of a block that is owned. */
-static int presence_load(struct image *image, uint32_t block)
+static int presence_load(struct vhd_image *image, uint32_t block)
 {
 	size_t length = (size_t)image->layout.bitmap_sectors * VHD_SECTOR;
 	uint32_t sectors = sectors_of(image, block);
@@ -252,8 +252,8 @@ static int presence_load(struct image *image, uint32_t block)
 	bool valid;
 
 	if (!error)
-		error = image_load(image, bytes, block_place(image, block),
-				   image->layout.bitmap_sectors);
+		error = vhd_image_load(image, bytes, block_place(image, block),
+				       image->layout.bitmap_sectors);
 	for (size_t i = 0; !error && i < word_count(image); i++) {
 		uint64_t word;
 
@@ -270,7 +270,7 @@ static int presence_load(struct image *image, uint32_t block)
 	return error;
 }
 
-int block_share_known(struct image *image, uint32_t block)
+int block_share_known(struct vhd_image *image, uint32_t block)
 {
 	int error = 0;
 
@@ -290,7 +290,7 @@ int block_share_known(struct image *image, uint32_t block)
 
 /* ---- Dirty blocks. ---- */
 
-void block_set_dirty(struct image *image, uint32_t block)
+void block_set_dirty(struct vhd_image *image, uint32_t block)
 {
 	_Atomic uint64_t *word = &image->dirty[block / WORD_BITS];
 	uint64_t bit = 1ULL << block % WORD_BITS;

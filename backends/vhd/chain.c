@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <libgen.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,7 +24,7 @@
 struct parent {
 	char *path; /* real */
 	struct disk *file;
-	struct image *image;
+	struct vhd_image *image;
 	unsigned users;
 	struct parent *next;
 };
@@ -37,7 +38,7 @@ static struct {
 
 static void parent_free(struct parent *parent)
 {
-	image_close(parent->image);
+	vhd_image_close(parent->image);
 	disk_close(parent->file);
 	free(parent->path);
 	free(parent);
@@ -76,7 +77,8 @@ static struct parent *parent_open(const char *path, unsigned flags, struct err *
 	parent->users = 1;
 	parent->file = file_open(path, flags, err);
 	if (parent->file)
-		parent->image = image_open(parent->file, parent->path, VHD_SIZE_AUTO, false, &why);
+		parent->image =
+			vhd_image_open(parent->file, parent->path, VHD_SIZE_AUTO, false, &why);
 	if (parent->image)
 		return parent;
 	if (parent->file)
@@ -123,8 +125,8 @@ static void parent_put(struct parent *parent)
 /* ---- Whether it is the one. ---- */
 
 /* @path is of the parent; NULL: it is no file. */
-static int check_identity(const struct image *child, const struct image *parent, const char *path,
-			  int parent_time, struct err *err)
+static int check_identity(const struct vhd_image *child, const struct vhd_image *parent,
+			  const char *path, int parent_time, struct err *err)
 {
 	const char *name = path ? path : parent->node;
 	uint32_t noted = child->header.parent_time_stamp;
@@ -139,18 +141,20 @@ static int check_identity(const struct image *child, const struct image *parent,
 		return 0;
 	if (path && stat(path, &stat_of) == 0 && vhd_time_of(stat_of.st_mtime) == noted)
 		return 0;
-	return err_set_key(err, "parent_time",
-			   "the parent, '%s', has been changed since the image was made over it, "
-			   "so what is read may be wrong; or its time stamp was not kept when it was "
-			   "copied (parent_time = ignore uses it all the same)",
-			   name);
+	return err_set_key(
+		err, "parent_time",
+		"the parent, '%s', has been changed since the image was made over it, "
+		"so what is read may be wrong; or its time stamp was not kept when it was "
+		"copied (parent_time = ignore uses it all the same)",
+		name);
 }
 
 /* ---- The chain. ---- */
 
-static int chain_add(struct vhd *vhd, struct image *image, struct err *err)
+static int chain_add(struct vhd *vhd, struct vhd_image *image, struct err *err)
 {
-	struct image **chain = realloc(vhd->chain, (vhd->depth + 1) * sizeof(struct image *));
+	struct vhd_image **chain =
+		realloc(vhd->chain, (vhd->depth + 1) * sizeof(struct vhd_image *));
 
 	if (!chain)
 		return err_set(err, "%s", strerror(ENOMEM));
@@ -180,7 +184,7 @@ static int chain_add_parent(struct vhd *vhd, struct parent *parent, struct err *
 /* The search for the parent of one image. */
 struct quest {
 	struct disk *disk;
-	const struct image *child;
+	const struct vhd_image *child;
 	const char *root; /* real; it must be in this folder; NULL: anywhere */
 	char *own;	  /* the real path of the disk's own image */
 	struct parent *parent;
@@ -257,9 +261,10 @@ static int quest_follow(struct quest *quest, const char *path, struct err *err)
 	int result = 0;
 
 	if (!path)
-		return err_set_key(err, "parent",
-				   "a differencing image that is no file, so that its parent cannot "
-				   "be found: name it by parent =, or as the second of below =");
+		return err_set_key(
+			err, "parent",
+			"a differencing image that is no file, so that its parent cannot "
+			"be found: name it by parent =, or as the second of below =");
 	if (candidates_find(quest->child, path, &candidates, err) < 0)
 		return -1;
 	for (unsigned i = 0; i < candidates.count && !quest->parent; i++)
@@ -377,7 +382,8 @@ int chain_open(struct disk *disk, struct err *err)
 		return -1;
 	if (!is_differencing && (config->parent || disk->below_count > 1))
 		return err_set_key(err, config->parent ? "parent" : "below",
-				   "a %s image has no parent", vhd_type_name(vhd->image->footer.type));
+				   "a %s image has no parent",
+				   vhd_type_name(vhd->image->footer.type));
 	if (config->parent && disk->below_count > 1)
 		return err_set_key(err, "parent", "'%s' in below is the parent already",
 				   disk->below[1]->name);

@@ -8,7 +8,7 @@
 #include "core/task.h"
 
 /* Gives a block that is owned a slot. Of a dynamic image all of it is valid: it is zeros. */
-static int allocate(struct image *image, uint32_t block)
+static int allocate(struct vhd_image *image, uint32_t block)
 {
 	struct presence *presence = PRESENCE_FULL;
 	uint32_t place;
@@ -30,7 +30,7 @@ static int allocate(struct image *image, uint32_t block)
 	return 0;
 }
 
-int block_share_allocated(struct image *image, uint32_t block)
+int block_share_allocated(struct vhd_image *image, uint32_t block)
 {
 	int error = block_share_known(image, block);
 
@@ -48,7 +48,7 @@ int block_share_allocated(struct image *image, uint32_t block)
 	return 0;
 }
 
-void block_give_up(struct image *image, uint32_t block)
+void block_give_up(struct vhd_image *image, uint32_t block)
 {
 	struct presence *presence;
 	uint32_t place;
@@ -70,7 +70,7 @@ void block_give_up(struct image *image, uint32_t block)
 
 /* What of a write is in one block. */
 struct piece {
-	struct image *image;
+	struct vhd_image *image;
 	uint32_t block, first; /* sectors */
 	struct sg sg;
 };
@@ -78,7 +78,7 @@ struct piece {
 static int piece_write(void *argument)
 {
 	const struct piece *piece = argument;
-	struct image *image = piece->image;
+	struct vhd_image *image = piece->image;
 	int error = block_share_allocated(image, piece->block);
 
 	if (error)
@@ -95,7 +95,7 @@ static int piece_write(void *argument)
 }
 
 /* Takes what is in the first block off @rest. */
-static struct piece piece_take(struct image *image, struct sg *rest, uint64_t sector)
+static struct piece piece_take(struct vhd_image *image, struct sg *rest, uint64_t sector)
 {
 	uint32_t mask = image->layout.block_sectors - 1, first = (uint32_t)sector & mask;
 	uint64_t room = (uint64_t)(image->layout.block_sectors - first) * VHD_SECTOR;
@@ -110,13 +110,13 @@ static struct piece piece_take(struct image *image, struct sg *rest, uint64_t se
 
 #define PIECES_MAX 8
 
-int image_write(struct image *image, const struct sg *sg, uint64_t sector, unsigned flags)
+int vhd_image_write(struct vhd_image *image, const struct sg *sg, uint64_t sector, unsigned flags)
 {
 	struct piece pieces[PIECES_MAX];
 	struct sg rest = *sg;
 	int error = 0;
 
-	if (image_is_fixed(image))
+	if (vhd_image_is_fixed(image))
 		return disk_write(image->below, sg, sector, flags);
 	pieces[0] = piece_take(image, &rest, sector);
 	if (rest.len == 0)

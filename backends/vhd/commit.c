@@ -28,7 +28,7 @@
 
 /* A dirty block, as it was in step 1. */
 struct note {
-	struct image *image;
+	struct vhd_image *image;
 	uint32_t block, place;
 	bool full;
 	uint8_t *bitmap; /* unless full, or without a place */
@@ -57,7 +57,7 @@ static struct note *notes_add(struct notes *notes)
 }
 
 /* Notes a block, whatever the error it remains the caller's to make it dirty again. */
-static int note_block(struct image *image, struct notes *notes, uint32_t block)
+static int note_block(struct vhd_image *image, struct notes *notes, uint32_t block)
 {
 	struct note *note = notes_add(notes);
 	int error;
@@ -87,7 +87,7 @@ static int note_block(struct image *image, struct notes *notes, uint32_t block)
 	return 0;
 }
 
-static int note_dirty(struct image *image, struct notes *notes)
+static int note_dirty(struct vhd_image *image, struct notes *notes)
 {
 	uint32_t words = (image->layout.blocks + WORD_BITS - 1) / WORD_BITS;
 
@@ -117,10 +117,10 @@ static int note_dirty(struct image *image, struct notes *notes)
 static int write_bitmap(void *argument)
 {
 	const struct note *note = argument;
-	const struct image *image = note->image;
+	const struct vhd_image *image = note->image;
 
-	return image_store(image, note->full ? image->ones : note->bitmap, note->place,
-			   image->layout.bitmap_sectors);
+	return vhd_image_store(image, note->full ? image->ones : note->bitmap, note->place,
+			       image->layout.bitmap_sectors);
 }
 
 static int write_bitmaps(const struct notes *notes)
@@ -143,7 +143,7 @@ static int write_bitmaps(const struct notes *notes)
 }
 
 /* Writes the sectors of the table that have changed, neighbours in one go. */
-static int write_table(struct image *image, const struct notes *notes)
+static int write_table(struct vhd_image *image, const struct notes *notes)
 {
 	uint32_t i = 0;
 	int error = 0;
@@ -161,21 +161,21 @@ static int write_table(struct image *image, const struct notes *notes)
 				htobe32(note->place == NO_PLACE ? VHD_NO_BLOCK : note->place);
 			end = sector + 1;
 		}
-		error = image_store(image, &image->table[first * ENTRIES_IN_SECTOR],
-				    image->layout.table_sector + first, end - first);
+		error = vhd_image_store(image, &image->table[first * ENTRIES_IN_SECTOR],
+					image->layout.table_sector + first, end - first);
 	}
 	return error;
 }
 
-static int write_footer(struct image *image, uint64_t sector)
+static int write_footer(struct vhd_image *image, uint64_t sector)
 {
 	image->commit.footer_sector = 0; /* until it is durable */
-	return image_store(image, image->footer_bytes, sector, 1);
+	return vhd_image_store(image, image->footer_bytes, sector, 1);
 }
 
 /* ---- All of it. ---- */
 
-static int write_notes(struct image *image, const struct notes *notes)
+static int write_notes(struct vhd_image *image, const struct notes *notes)
 {
 	uint64_t footer = space_footer_sector(image);
 	bool footer_moves = footer != image->commit.footer_sector;
@@ -196,13 +196,13 @@ static int write_notes(struct image *image, const struct notes *notes)
 }
 
 /* Gives back what free slots take; whoever gets one zeroes it in any case. */
-static void punch(struct image *image, const struct slots *slots)
+static void punch(struct vhd_image *image, const struct slots *slots)
 {
 	for (uint32_t i = 0; i < slots->count; i++)
 		(void)disk_unmap(image->below, slots->places[i], slot_length(image));
 }
 
-static int commit(struct image *image)
+static int commit(struct vhd_image *image)
 {
 	struct notes notes = {.notes = NULL};
 	int error = note_dirty(image, &notes);
@@ -229,13 +229,13 @@ static int commit(struct image *image)
 	return error;
 }
 
-int image_flush(struct image *image)
+int vhd_image_flush(struct vhd_image *image)
 {
 	struct commit *flush = &image->commit;
 	uint64_t ticket, last;
 	int error;
 
-	if (image_is_fixed(image))
+	if (vhd_image_is_fixed(image))
 		return disk_flush(image->below);
 	ticket = atomic_fetch_add(&flush->asked, 1) + 1;
 	task_mutex_lock(&flush->mutex);

@@ -17,7 +17,7 @@
 
 /* ---- I/O of the file. ---- */
 
-int image_load(const struct image *image, void *data, uint64_t sector, uint64_t count)
+int vhd_image_load(const struct vhd_image *image, void *data, uint64_t sector, uint64_t count)
 {
 	struct iovec iov;
 	struct sg sg = sg_of(&iov, data, count * VHD_SECTOR);
@@ -25,7 +25,8 @@ int image_load(const struct image *image, void *data, uint64_t sector, uint64_t 
 	return disk_read(image->below, &sg, sector);
 }
 
-int image_store(const struct image *image, const void *data, uint64_t sector, uint64_t count)
+int vhd_image_store(const struct vhd_image *image, const void *data, uint64_t sector,
+		    uint64_t count)
 {
 	struct iovec iov;
 	struct sg sg = sg_of(&iov, (void *)(uintptr_t)data, count * VHD_SECTOR);
@@ -33,10 +34,10 @@ int image_store(const struct image *image, const void *data, uint64_t sector, ui
 	return disk_write(image->below, &sg, sector, 0);
 }
 
-static int load(const struct image *image, void *data, uint64_t sector, uint64_t count,
+static int load(const struct vhd_image *image, void *data, uint64_t sector, uint64_t count,
 		const char *what, struct err *err)
 {
-	int error = image_load(image, data, sector, count);
+	int error = vhd_image_load(image, data, sector, count);
 	char text[80];
 
 	if (error)
@@ -55,15 +56,14 @@ struct found {
 };
 
 /* The footer at the end of the file, and in *end_sector where it begins. */
-static int find_footer(struct image *image, struct found *found, uint64_t *end_sector,
+static int find_footer(struct vhd_image *image, struct found *found, uint64_t *end_sector,
 		       struct err *err)
 {
 	uint64_t sectors = disk_sector_count(image->below);
 	uint8_t tail[VHD_FOOTER_SIZE] = {0};
 	size_t length = 0;
 
-	if (disk_tail(image->below, tail, sizeof(tail), &length) == 0 &&
-	    length == VHD_OLD_FOOTER_SIZE &&
+	if (disk_tail(image->below, tail, &length) == 0 && length == VHD_OLD_FOOTER_SIZE &&
 	    vhd_footer_decode(&found->footer, tail, length, &found->err) == 0) {
 		memcpy(found->bytes, tail, sizeof(tail));
 		found->good = true;
@@ -79,7 +79,7 @@ static int find_footer(struct image *image, struct found *found, uint64_t *end_s
 }
 
 /* The copy, which a fixed disk does not have: whatever is there then is data. */
-static int find_copy(struct image *image, struct found *found, struct err *err)
+static int find_copy(struct vhd_image *image, struct found *found, struct err *err)
 {
 	if (load(image, found->bytes, 0, 1, "the copy of the footer", err) < 0)
 		return -1;
@@ -99,7 +99,7 @@ struct opening {
 	enum vhd_size_rule rule;
 };
 
-static int read_footers(struct image *image, struct opening *opening, struct err *err)
+static int read_footers(struct vhd_image *image, struct opening *opening, struct err *err)
 {
 	const struct found *used = &opening->end;
 
@@ -132,7 +132,7 @@ static int read_footers(struct image *image, struct opening *opening, struct err
 
 /* ---- The table. ---- */
 
-static int read_header(struct image *image, const struct opening *opening, uint64_t size,
+static int read_header(struct vhd_image *image, const struct opening *opening, uint64_t size,
 		       struct err *err)
 {
 	uint64_t sectors = disk_sector_count(image->below);
@@ -153,7 +153,7 @@ static int read_header(struct image *image, const struct opening *opening, uint6
 			     opening->end_sector, err);
 }
 
-static int make_tables(struct image *image, uint64_t sectors, struct err *err)
+static int make_tables(struct vhd_image *image, uint64_t sectors, struct err *err)
 {
 	uint32_t blocks = image->layout.blocks;
 
@@ -168,7 +168,7 @@ static int make_tables(struct image *image, uint64_t sectors, struct err *err)
 }
 
 /* Fills @order with the slots that are in use, in ascending order. */
-static int check_table(struct image *image, uint32_t *order, uint32_t *used, struct err *err)
+static int check_table(struct vhd_image *image, uint32_t *order, uint32_t *used, struct err *err)
 {
 	uint32_t blocks = image->layout.blocks;
 	uint32_t *entries = malloc(blocks * sizeof(*entries));
@@ -196,7 +196,7 @@ static int mend_failed(int error, struct err *err)
 	return err_set(err, "cannot mend what a crash has left: %s", error_describe(text, error));
 }
 
-static int mend_copy(struct image *image, const struct opening *opening, struct err *err)
+static int mend_copy(struct vhd_image *image, const struct opening *opening, struct err *err)
 {
 	int error;
 
@@ -204,7 +204,7 @@ static int mend_copy(struct image *image, const struct opening *opening, struct 
 		return 0;
 	log_warning(image->node, "the copy of the footer is damaged, and written anew: %s",
 		    opening->copy.err.text);
-	error = image_store(image, image->footer_bytes, 0, 1);
+	error = vhd_image_store(image, image->footer_bytes, 0, 1);
 	if (!error)
 		error = disk_flush(image->below);
 	return error ? mend_failed(error, err) : 0;
@@ -212,7 +212,7 @@ static int mend_copy(struct image *image, const struct opening *opening, struct 
 
 /* Puts the footer behind what is in use, and cuts off what is behind it. Where that cannot be the
  * footer stands in the last sector. */
-static int mend_end(struct image *image, uint64_t end, struct err *err)
+static int mend_end(struct vhd_image *image, uint64_t end, struct err *err)
 {
 	int error = disk_resize(image->below, end + 1);
 
@@ -221,7 +221,7 @@ static int mend_end(struct image *image, uint64_t end, struct err *err)
 	if (!error) {
 		uint64_t last = disk_sector_count(image->below) - 1;
 
-		error = image_store(image, image->footer_bytes, last, 1);
+		error = vhd_image_store(image, image->footer_bytes, last, 1);
 		image->commit.footer_sector = last;
 	}
 	if (!error)
@@ -230,7 +230,7 @@ static int mend_end(struct image *image, uint64_t end, struct err *err)
 }
 
 /* Where the last slot ends. */
-static uint64_t slots_end(const struct image *image, const uint32_t *order, uint32_t used)
+static uint64_t slots_end(const struct vhd_image *image, const uint32_t *order, uint32_t used)
 {
 	uint64_t end = vhd_metadata_end(&image->layout);
 
@@ -239,8 +239,8 @@ static uint64_t slots_end(const struct image *image, const uint32_t *order, uint
 	return end;
 }
 
-static int make_writable(struct image *image, const struct opening *opening, const uint32_t *order,
-			 uint32_t used, struct err *err)
+static int make_writable(struct vhd_image *image, const struct opening *opening,
+			 const uint32_t *order, uint32_t used, struct err *err)
 {
 	uint64_t end = opening->end_sector;
 
@@ -261,7 +261,7 @@ static int make_writable(struct image *image, const struct opening *opening, con
 
 /* ---- Opening and closing. ---- */
 
-static int open_blocks(struct image *image, const struct opening *opening, uint64_t size,
+static int open_blocks(struct vhd_image *image, const struct opening *opening, uint64_t size,
 		       struct err *err)
 {
 	uint64_t table_sectors;
@@ -286,7 +286,7 @@ static int open_blocks(struct image *image, const struct opening *opening, uint6
 	return result;
 }
 
-static int open_file(struct image *image, struct opening *opening, struct err *err)
+static int open_file(struct vhd_image *image, struct opening *opening, struct err *err)
 {
 	uint64_t size;
 
@@ -310,10 +310,10 @@ static int open_file(struct image *image, struct opening *opening, struct err *e
 	return 0;
 }
 
-struct image *image_open(struct disk *below, const char *node, enum vhd_size_rule rule,
-			 bool writable, struct err *err)
+struct vhd_image *vhd_image_open(struct disk *below, const char *node, enum vhd_size_rule rule,
+				 bool writable, struct err *err)
 {
-	struct image *image = calloc(1, sizeof(*image));
+	struct vhd_image *image = calloc(1, sizeof(*image));
 	struct opening *opening = calloc(1, sizeof(*opening));
 
 	if (!image || !opening) {
@@ -331,21 +331,21 @@ struct image *image_open(struct disk *below, const char *node, enum vhd_size_rul
 	opening->rule = rule;
 	if (open_file(image, opening, err) < 0) {
 		image->writable = false;
-		image_close(image);
+		vhd_image_close(image);
 		image = NULL;
 	}
 	free(opening);
 	return image;
 }
 
-void image_close(struct image *image)
+void vhd_image_close(struct vhd_image *image)
 {
 	char text[80];
 	int error;
 
 	if (!image)
 		return;
-	error = image->writable ? image_flush(image) : 0;
+	error = image->writable ? vhd_image_flush(image) : 0;
 	if (error)
 		log_error(image->node, "what was written since the last flush may be lost: %s",
 			  error_describe(text, error));

@@ -74,7 +74,7 @@ struct commit {
 	uint64_t footer_sector; /* where a good footer is; 0: nowhere but the copy */
 };
 
-struct image {
+struct vhd_image {
 	struct disk *below;
 	const char *node; /* for messages */
 	bool writable;
@@ -106,101 +106,102 @@ struct image {
  * Opens the image on @below, which outlives it, as does @node. @writable: mends in the file what a
  * crash has left. NULL with a sentence in @err.
  */
-struct image *image_open(struct disk *below, const char *node, enum vhd_size_rule rule,
-			 bool writable, struct err *err);
+struct vhd_image *vhd_image_open(struct disk *below, const char *node, enum vhd_size_rule rule,
+				 bool writable, struct err *err);
 /* Writes what is only in memory; NULL is allowed. */
-void image_close(struct image *image);
+void vhd_image_close(struct vhd_image *image);
 
-static inline bool image_is_fixed(const struct image *image)
+static inline bool vhd_image_is_fixed(const struct vhd_image *image)
 {
 	return image->footer.type == VHD_FIXED;
 }
 
 /* Whole sectors of the file. */
-int image_load(const struct image *image, void *data, uint64_t sector, uint64_t count);
-int image_store(const struct image *image, const void *data, uint64_t sector, uint64_t count);
+int vhd_image_load(const struct vhd_image *image, void *data, uint64_t sector, uint64_t count);
+int vhd_image_store(const struct vhd_image *image, const void *data, uint64_t sector,
+		    uint64_t count);
 
 /* ---- blocks.c ---- */
 
-void block_share(struct image *image, uint32_t block);
-void block_unshare(struct image *image, uint32_t block);
-void block_own(struct image *image, uint32_t block);
-void block_disown(struct image *image, uint32_t block);
+void block_share(struct vhd_image *image, uint32_t block);
+void block_unshare(struct vhd_image *image, uint32_t block);
+void block_own(struct vhd_image *image, uint32_t block);
+void block_disown(struct vhd_image *image, uint32_t block);
 /* From exclusive to shared. */
-void block_downgrade(struct image *image, uint32_t block);
+void block_downgrade(struct vhd_image *image, uint32_t block);
 
 /* Shares the block, with its presence known if it has a place. 0, or an error: then it is not
  * shared. */
-int block_share_known(struct image *image, uint32_t block);
+int block_share_known(struct vhd_image *image, uint32_t block);
 
-static inline uint32_t block_place(const struct image *image, uint32_t block)
+static inline uint32_t block_place(const struct vhd_image *image, uint32_t block)
 {
 	return atomic_load_explicit(&image->blocks[block].place, memory_order_acquire);
 }
 
 /* Sectors that the block has of the disk: the last one may have less than all. */
-static inline uint32_t block_sectors(const struct image *image, uint32_t block)
+static inline uint32_t block_sectors(const struct vhd_image *image, uint32_t block)
 {
 	return vhd_slot_sectors(&image->layout, block) - image->layout.bitmap_sectors;
 }
 
 /* Of a block with a place that is shared and known: whether sector @first of it is valid, and in
  * *count for how many sectors, at most @limit, that is so. */
-bool presence_run(const struct image *image, uint32_t block, uint32_t first, uint32_t limit,
+bool presence_run(const struct vhd_image *image, uint32_t block, uint32_t first, uint32_t limit,
 		  uint32_t *count);
 /* They are valid now. Of the same. */
-void presence_set(struct image *image, uint32_t block, uint32_t first, uint32_t count);
+void presence_set(struct vhd_image *image, uint32_t block, uint32_t first, uint32_t count);
 
 /* A bitmap in which nothing is valid; NULL: no memory. */
-struct presence *presence_new(const struct image *image);
+struct presence *presence_new(const struct vhd_image *image);
 void presence_free(struct presence *presence);
 /* Writes it as the file has it, layout.bitmap_sectors. The block is shared and known. Returns
  * whether all is valid. */
-bool presence_encode(const struct image *image, uint32_t block, uint8_t *bytes);
+bool presence_encode(const struct vhd_image *image, uint32_t block, uint8_t *bytes);
 /* Of a block all of whose sectors are valid: forgets the bitmap, if nobody is using it. */
-void presence_shrink(struct image *image, uint32_t block);
+void presence_shrink(struct vhd_image *image, uint32_t block);
 
-void block_set_dirty(struct image *image, uint32_t block);
+void block_set_dirty(struct vhd_image *image, uint32_t block);
 
 /* ---- space.c ---- */
 
 /* Sectors of a slot. */
-static inline uint64_t slot_length(const struct image *image)
+static inline uint64_t slot_length(const struct vhd_image *image)
 {
 	return (uint64_t)image->layout.bitmap_sectors + image->layout.block_sectors;
 }
 
 /* Finds the room of an image that is being opened: @order, of @used elements, are the slots that
  * blocks have, in ascending order; @end is where the footer is, or belongs. */
-void space_init(struct image *image, const uint32_t *order, uint32_t used, uint64_t end);
-void space_destroy(struct image *image);
+void space_init(struct vhd_image *image, const uint32_t *order, uint32_t used, uint64_t end);
+void space_destroy(struct vhd_image *image);
 
 /* A slot of zeros; 0, or an error. */
-int space_get(struct image *image, uint32_t *place);
+int space_get(struct vhd_image *image, uint32_t *place);
 /* No block has it any more, but the file's table may still name it. */
-void space_put(struct image *image, uint32_t place);
+void space_put(struct vhd_image *image, uint32_t place);
 
 /* Takes those that have been put, whose list is the caller's to free then; to be returned (the table
  * may still name them) or released (it does not, durably). */
-struct slots space_leaving(struct image *image);
-void space_return(struct image *image, const struct slots *slots);
-void space_release(struct image *image, const struct slots *slots);
+struct slots space_leaving(struct vhd_image *image);
+void space_return(struct vhd_image *image, const struct slots *slots);
+void space_release(struct vhd_image *image, const struct slots *slots);
 
 /* The sector that the footer belongs to now: the last of the file. */
-uint64_t space_footer_sector(struct image *image);
+uint64_t space_footer_sector(struct vhd_image *image);
 
 /* ---- commit.c ---- */
 
 /* Makes durable all that was written before. */
-int image_flush(struct image *image);
+int vhd_image_flush(struct vhd_image *image);
 
 /* ---- change.c ---- */
 
 /* Shares a block that has a place then, with its presence known. 0, or an error. */
-int block_share_allocated(struct image *image, uint32_t block);
+int block_share_allocated(struct vhd_image *image, uint32_t block);
 /* The block has nothing afterwards. */
-void block_give_up(struct image *image, uint32_t block);
+void block_give_up(struct vhd_image *image, uint32_t block);
 
-int image_write(struct image *image, const struct sg *sg, uint64_t sector, unsigned flags);
+int vhd_image_write(struct vhd_image *image, const struct sg *sg, uint64_t sector, unsigned flags);
 
 #endif

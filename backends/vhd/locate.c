@@ -69,7 +69,7 @@ static char *convert(char *path)
 }
 
 /* Reads the text of a locator into @text; false: it is none that we could use. */
-static bool read_locator(const struct image *image, const struct vhd_locator *locator,
+static bool read_locator(const struct vhd_image *image, const struct vhd_locator *locator,
 			 char text[static VHD_TEXT_ROOM(VHD_LOCATOR_MAX / 2)])
 {
 	uint8_t bytes[VHD_LOCATOR_MAX + 2 * VHD_SECTOR];
@@ -77,7 +77,7 @@ static bool read_locator(const struct image *image, const struct vhd_locator *lo
 	uint64_t count = (in_sector + locator->length + VHD_SECTOR - 1) / VHD_SECTOR;
 
 	if (locator->length == 0 || locator->length > VHD_LOCATOR_MAX ||
-	    image_load(image, bytes, first, count) < 0)
+	    vhd_image_load(image, bytes, first, count) < 0)
 		return false;
 	return vhd_text_decode(text, bytes + in_sector, locator->length, false) == 0 && text[0];
 }
@@ -103,7 +103,7 @@ static int add_absolute(struct candidates *candidates, const char *path, char *t
 	return add_beside(candidates, path, absolute + folder_length(absolute), err);
 }
 
-static int add_locators(const struct image *image, const char *path, uint32_t platform,
+static int add_locators(const struct vhd_image *image, const char *path, uint32_t platform,
 			struct candidates *candidates, struct err *err)
 {
 	char text[VHD_TEXT_ROOM(VHD_LOCATOR_MAX / 2)];
@@ -122,7 +122,7 @@ static int add_locators(const struct image *image, const char *path, uint32_t pl
 	return result;
 }
 
-static int add_name(const struct image *image, const char *path, struct candidates *candidates,
+static int add_name(const struct vhd_image *image, const char *path, struct candidates *candidates,
 		    struct err *err)
 {
 	char text[sizeof(image->header.parent_name)];
@@ -134,7 +134,7 @@ static int add_name(const struct image *image, const char *path, struct candidat
 	return name[0] ? add_beside(candidates, path, name, err) : 0;
 }
 
-int candidates_find(const struct image *image, const char *path, struct candidates *candidates,
+int candidates_find(const struct vhd_image *image, const char *path, struct candidates *candidates,
 		    struct err *err)
 {
 	*candidates = (struct candidates){.count = 0};

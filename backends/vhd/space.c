@@ -34,7 +34,7 @@ static bool slots_push(struct slots *slots, uint32_t place)
 }
 
 /* Where the first slot can begin from @sector on. */
-static uint64_t slot_align(const struct image *image, uint64_t sector)
+static uint64_t slot_align(const struct vhd_image *image, uint64_t sector)
 {
 	uint64_t bitmap = image->layout.bitmap_sectors;
 
@@ -42,7 +42,7 @@ static uint64_t slot_align(const struct image *image, uint64_t sector)
 }
 
 /* Slots in [sector, end), not more than there can be blocks for. */
-static void add_gap(struct image *image, uint64_t sector, uint64_t end)
+static void add_gap(struct vhd_image *image, uint64_t sector, uint64_t end)
 {
 	struct slots *free_slots = &image->space.free;
 	uint32_t wanted = image->layout.blocks - atomic_load(&image->allocated);
@@ -54,7 +54,7 @@ static void add_gap(struct image *image, uint64_t sector, uint64_t end)
 			return;
 }
 
-void space_init(struct image *image, const uint32_t *order, uint32_t used, uint64_t end)
+void space_init(struct vhd_image *image, const uint32_t *order, uint32_t used, uint64_t end)
 {
 	uint64_t from = vhd_metadata_end(&image->layout);
 
@@ -69,14 +69,14 @@ void space_init(struct image *image, const uint32_t *order, uint32_t used, uint6
 	}
 }
 
-void space_destroy(struct image *image)
+void space_destroy(struct vhd_image *image)
 {
 	free(image->space.free.places);
 	free(image->space.leaving.places);
 }
 
 /* Makes the file longer, by one slot, behind the footer's old place. With the mutex held. */
-static int grow(struct image *image, uint32_t *place)
+static int grow(struct vhd_image *image, uint32_t *place)
 {
 	struct space *space = &image->space;
 	uint64_t first = slot_align(image, space->end + 1), end = first + slot_length(image);
@@ -96,7 +96,7 @@ static int grow(struct image *image, uint32_t *place)
 	return 0;
 }
 
-int space_get(struct image *image, uint32_t *place)
+int space_get(struct vhd_image *image, uint32_t *place)
 {
 	struct space *space = &image->space;
 	int error = 0;
@@ -122,7 +122,7 @@ int space_get(struct image *image, uint32_t *place)
 	return error;
 }
 
-void space_put(struct image *image, uint32_t place)
+void space_put(struct vhd_image *image, uint32_t place)
 {
 	task_mutex_lock(&image->space.mutex);
 	/* Without memory its room is lost until the image is opened again. */
@@ -130,7 +130,7 @@ void space_put(struct image *image, uint32_t place)
 	task_mutex_unlock(&image->space.mutex);
 }
 
-struct slots space_leaving(struct image *image)
+struct slots space_leaving(struct vhd_image *image)
 {
 	struct slots leaving;
 
@@ -141,7 +141,7 @@ struct slots space_leaving(struct image *image)
 	return leaving;
 }
 
-static void move(struct image *image, struct slots *to, const struct slots *slots)
+static void move(struct vhd_image *image, struct slots *to, const struct slots *slots)
 {
 	task_mutex_lock(&image->space.mutex);
 	for (uint32_t i = 0; i < slots->count; i++)
@@ -149,17 +149,17 @@ static void move(struct image *image, struct slots *to, const struct slots *slot
 	task_mutex_unlock(&image->space.mutex);
 }
 
-void space_return(struct image *image, const struct slots *slots)
+void space_return(struct vhd_image *image, const struct slots *slots)
 {
 	move(image, &image->space.leaving, slots);
 }
 
-void space_release(struct image *image, const struct slots *slots)
+void space_release(struct vhd_image *image, const struct slots *slots)
 {
 	move(image, &image->space.free, slots);
 }
 
-uint64_t space_footer_sector(struct image *image)
+uint64_t space_footer_sector(struct vhd_image *image)
 {
 	uint64_t sector;
 

@@ -15,6 +15,7 @@
  */
 #include "backends/vhd/vhd.h"
 #include <string.h>
+#include "backends/vhd/commands.h"
 #include "core/report.h"
 
 /* ---- Life. ---- */
@@ -34,7 +35,7 @@ static void set_geometry(struct disk *disk)
 	const struct vhd *vhd = disk->state;
 	const struct disk_geometry *below = &disk->below[0]->geometry;
 	struct disk_geometry *geometry = &disk->geometry;
-	bool is_fixed = image_is_fixed(vhd->image);
+	bool is_fixed = vhd_image_is_fixed(vhd->image);
 
 	*geometry = (struct disk_geometry){
 		.sector_size = VHD_SECTOR,
@@ -62,8 +63,8 @@ static int vhd_open(struct disk *disk, struct err *err)
 	struct vhd *vhd = disk->state;
 	struct err why = {.text = ""};
 
-	vhd->image = image_open(below, disk->name, (enum vhd_size_rule)config->size_from, writable,
-				&why);
+	vhd->image = vhd_image_open(below, disk->name, (enum vhd_size_rule)config->size_from,
+				    writable, &why);
 	if (!vhd->image || chain_open(disk, &why) < 0)
 		return about_file(below, &why, err);
 	set_geometry(disk);
@@ -75,7 +76,7 @@ static void vhd_close(struct disk *disk)
 	struct vhd *vhd = disk->state;
 
 	chain_close(vhd);
-	image_close(vhd->image);
+	vhd_image_close(vhd->image);
 }
 
 /* The image's file grows; the parent is only read. */
@@ -111,11 +112,11 @@ static int vhd_allocated(struct disk *disk, uint64_t *bytes)
 static void vhd_inspect(struct disk *disk, struct report *report)
 {
 	const struct vhd *vhd = disk->state;
-	struct image *image = vhd->image;
+	struct vhd_image *image = vhd->image;
 
 	report_string(report, "image", vhd_type_name(image->footer.type));
 	report_string(report, "creator", image->footer.creator);
-	if (!image_is_fixed(image)) {
+	if (!vhd_image_is_fixed(image)) {
 		report_bytes(report, "block_size",
 			     (uint64_t)image->layout.block_sectors * VHD_SECTOR);
 		report_u64(report, "blocks", image->layout.blocks);
@@ -182,5 +183,6 @@ const struct driver vhd_driver = {
 	.extent = vhd_extent,
 	.allocated = vhd_allocated,
 	.below_flags = vhd_below_flags,
+	.image = &vhd_image,
 	.inspect = vhd_inspect,
 };

@@ -27,9 +27,9 @@ struct vhd_config {
 struct parent;
 
 struct vhd {
-	struct image *image;
+	struct vhd_image *image;
 	/* The images from the top down; the first is `image`. */
-	struct image **chain;
+	struct vhd_image **chain;
 	unsigned depth;
 	/* Those that belong to files that we have found, for the release: chain[1] and on. */
 	struct parent **parents;
@@ -57,7 +57,7 @@ struct candidates {
 };
 
 /* @path is of the image. 0, or -1 with a sentence in @err. */
-int candidates_find(const struct image *image, const char *path, struct candidates *candidates,
+int candidates_find(const struct vhd_image *image, const char *path, struct candidates *candidates,
 		    struct err *err);
 void candidates_free(struct candidates *candidates);
 
