@@ -244,7 +244,7 @@ static int read_header(struct vhd_check *check)
 {
 	uint64_t offset = check->footer->data_offset;
 	uint64_t end = check->footers.end_length > 0 ? check->footers.end_offset : check->file.size;
-	uint64_t disk_size = vhd_disk_size(check->footer, VHD_SIZE_CURRENT);
+	uint64_t disk_size = vhd_disk_size(check->footer, VHD_SIZE_AUTO);
 	uint8_t bytes[VHD_HEADER_SIZE];
 	struct err err;
 

@@ -29,14 +29,12 @@ static int find_end(const struct image_file *file, struct vhd_footers *footers, 
 	footers->end_offset = whole;
 	if (file->size < VHD_FOOTER_SIZE)
 		return 0;
-	if (read_end(file, footers, file->size - VHD_FOOTER_SIZE, VHD_FOOTER_SIZE, err) < 0)
+	if (file->size - whole == VHD_OLD_FOOTER_SIZE &&
+	    read_end(file, footers, whole, VHD_OLD_FOOTER_SIZE, err) < 0)
 		return -1;
-	if (footers->end_length == 0 &&
-	    read_end(file, footers, file->size - VHD_OLD_FOOTER_SIZE, VHD_OLD_FOOTER_SIZE, err) < 0)
-		return -1;
-	if (footers->end_length == 0 && whole != file->size)
-		return read_end(file, footers, whole - VHD_FOOTER_SIZE, VHD_FOOTER_SIZE, err);
-	return 0;
+	if (footers->end_length > 0)
+		return 0;
+	return read_end(file, footers, whole - VHD_FOOTER_SIZE, VHD_FOOTER_SIZE, err);
 }
 
 int vhd_footers_read(const struct image_file *file, struct vhd_footers *footers, struct err *err)

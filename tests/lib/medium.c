@@ -309,6 +309,15 @@ static int medium_disk_resize(struct disk *disk, uint64_t count)
 	return 0;
 }
 
+static int medium_disk_tail(struct disk *disk, void *data, size_t *length)
+{
+	const struct medium_config *config = disk->config;
+
+	*length = config->medium->size % SECTOR;
+	medium_read(config->medium, data, *length, config->medium->size - *length);
+	return 0;
+}
+
 static const struct option medium_options[] = {{.name = NULL}};
 
 static const struct driver medium_driver = {
@@ -323,6 +332,7 @@ static const struct driver medium_driver = {
 	.flush = medium_disk_flush,
 	.unmap = medium_disk_unmap,
 	.write_zeroes = medium_disk_zero,
+	.tail = medium_disk_tail,
 	.resize = medium_disk_resize,
 };
 

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "backends/list.h"
-#include "core/image.h"
 #include "tests/lib/check.h"
 #include "tests/lib/stacks.h"
 
@@ -44,7 +43,7 @@ void vhd_make(const char *path, const char *const (*options)[2], size_t count)
 	assert(result == 0);
 }
 
-#define CHUNK 65536
+#define CHUNK 4096 /* on the stack of a task */
 
 void medium_load(struct medium *medium, const char *path)
 {
@@ -85,7 +84,7 @@ struct disk *vhd_open_on(struct disk *below, struct disk *parent, unsigned open_
 	return driver_open_on(vhd(), options, 1, open_flags, disks, parent ? 2 : 1, err);
 }
 
-static void count_finding(void *context, const struct image_finding *finding)
+void vhd_count_finding(void *context, const struct image_finding *finding)
 {
 	struct vhd_findings *findings = context;
 
@@ -102,7 +101,7 @@ struct vhd_findings vhd_check_file(const char *path, bool repair)
 {
 	struct vhd_findings findings = {.last = ""};
 	struct image_check check = {
-		.path = path, .repair = repair, .finding = count_finding, .context = &findings};
+		.path = path, .repair = repair, .finding = vhd_count_finding, .context = &findings};
 	struct err err = {.text = ""};
 
 	if (!CHECK(vhd()->image->check(&check, &err) == IMAGE_CHECKED))

@@ -3,6 +3,7 @@
 #ifndef TESTS_LIB_VHD_IMAGES_H
 #define TESTS_LIB_VHD_IMAGES_H
 
+#include "core/image.h"
 #include "tests/lib/medium.h"
 
 /* Makes an image file; @options are those of `diskfs create vhd`. Not in a task; fails the test by an
@@ -25,6 +26,9 @@ struct vhd_findings {
 	unsigned mended, mendable, left;
 	char last[200]; /* the text of the last */
 };
+
+/* A finding callback for struct image_check, whose context is a struct vhd_findings. */
+void vhd_count_finding(void *context, const struct image_finding *finding);
 
 /* Checks the file, and with @repair mends it; fails, by a check, where that cannot be done. */
 struct vhd_findings vhd_check_file(const char *path, bool repair);

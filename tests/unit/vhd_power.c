@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "core/log.h"
 #include "core/task.h"
 #include "tests/lib/check.h"
 #include "tests/lib/history.h"
@@ -33,8 +34,9 @@
 #define SECTOR	      512U
 #define BLOCK_SECTORS 32U
 #define TASKS	      4U
-#define SHARED	      (12U * BLOCK_SECTORS) /* sectors of blocks that all tasks write to */
-#define SECTORS	      (SHARED + TASKS * BLOCK_SECTORS)
+#define SHARED	      (8U * BLOCK_SECTORS) /* sectors of blocks that all tasks write to */
+#define OWN	      2U		   /* blocks of each task, which come and go */
+#define SECTORS	      (SHARED + TASKS * OWN * BLOCK_SECTORS)
 #define GROUP	      4U  /* neighbours that belong to one task */
 #define READ	      64U /* sectors of one read */
 
@@ -140,11 +142,12 @@ static void pick(struct random *random, unsigned task, unsigned *first, unsigned
 {
 	unsigned in_range = GROUP;
 
-	if (random_below(random, 4) > 0) {
+	if (random_below(random, 3) > 0) {
 		*first = (unsigned)random_below(random, SHARED / GROUP / TASKS) * GROUP * TASKS +
 			 task * GROUP;
 	} else {
-		*first = SHARED + task * BLOCK_SECTORS;
+		*first =
+			SHARED + (task * OWN + (unsigned)random_below(random, OWN)) * BLOCK_SECTORS;
 		in_range = BLOCK_SECTORS;
 	}
 	if (in_range == BLOCK_SECTORS && random_below(random, 2) == 0) {
@@ -158,19 +161,19 @@ static void pick(struct random *random, unsigned task, unsigned *first, unsigned
 static void change_task(unsigned task, void *argument)
 {
 	struct random random = {.state = seed * 1000 + task};
-	unsigned changes = is_long ? 120 : 60;
+	unsigned changes = is_long ? 200 : 60;
 
 	(void)argument;
 	for (unsigned i = 0; i < changes; i++) {
-		unsigned kind = (unsigned)random_below(&random, 20), first, count;
+		unsigned kind = (unsigned)random_below(&random, 40), first, count;
 
 		pick(&random, task, &first, &count);
-		if (kind < 3)
+		if (kind < 2)
 			flush_all();
-		else if (kind < 6)
-			change_zero(first, count, kind < 5);
+		else if (kind < 8 || (count == BLOCK_SECTORS && kind < 24))
+			change_zero(first, count, kind > 3);
 		else
-			change_data(first, count, kind == 6 ? DISK_FUA : 0);
+			change_data(first, count, kind == 39 ? DISK_FUA : 0);
 		if (random_below(&random, 4) == 0)
 			task_yield();
 	}
@@ -547,6 +550,8 @@ static int enter(void **state)
 	if (text)
 		seed = strtoull(text, NULL, 0);
 	is_long = getenv("LONG") && getenv("LONG")[0];
+	/* Each cut is one. */
+	log_set_level(LOG_LEVEL_ERROR);
 	scratch_enter();
 	return setup_1_worker(state);
 }
