@@ -4,6 +4,7 @@
 #   make run             build, make two example disks, mount them, say what to try
 #   make check           all tests, at most 15 minutes on 2 cores; ends with "N passed, N failed"
 #   make check-long      longer campaigns of the same tests
+#   make fuzz            VHD files by libFuzzer, for FUZZ_SECONDS (default 1800); needs clang
 #   make bench           compare with the rivals, and print ratios
 #   make install         into $(DESTDIR)$(PREFIX)
 #   make format, make tags, make clean
@@ -64,7 +65,7 @@ ROOMS   := $(CORE) $(wildcard backends/*.c backends/*/*.c) $(wildcard conf/*.c)
 SOURCES := $(ROOMS) $(wildcard fs/*.c)
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 
-.PHONY: all run check check-long bench install format tags clean deps setup-test tests
+.PHONY: all run check check-long fuzz bench install format tags clean deps setup-test tests
 all: $(B)/diskfs
 
 $(B)/diskfs: $(OBJECTS)
@@ -114,6 +115,34 @@ check-long:
 	@$(MAKE) --no-print-directory V=$(V) tests
 	@BUILD=$(B) LONG=1 tests/run
 
+# ---- fuzzing -----------------------------------------------------------------------------------
+
+# All that a fuzzer is linked with is built by clang, in a folder of its own.
+FUZZ         := build/fuzz
+FUZZ_SECONDS ?= 1800
+FUZZ_FLAGS   := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+		-fno-omit-frame-pointer
+FUZZ_OBJECTS := $(patsubst %.c,$(FUZZ)/%.o,$(wildcard tests/lib/*.c) $(ROOMS) tests/fuzz/vhd.c)
+
+$(FUZZ)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC  $@"
+	$(Q)clang -std=gnu11 -pthread -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=312 -D_FILE_OFFSET_BITS=64 \
+		$(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(FUZZ)/vhd: $(FUZZ_OBJECTS)
+	@echo "  LD  $@"
+	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer -pthread -o $@ $^ $(PKG_LIBS) -lcmocka
+
+# What it finds stays in $(FUZZ), as does the corpus.
+fuzz:
+	@scripts/setup --check-fuzz || scripts/setup --fuzz
+	@$(MAKE) --no-print-directory $(FUZZ)/vhd
+	@mkdir -p $(FUZZ)/corpus
+	@VHD_SEEDS=$(FUZZ)/corpus $(FUZZ)/vhd
+	$(FUZZ)/vhd -max_total_time=$(FUZZ_SECONDS) -max_len=131072 -timeout=10 -rss_limit_mb=1024 \
+		-malloc_limit_mb=64 -artifact_prefix=$(FUZZ)/ -print_final_stats=1 $(FUZZ)/corpus
+
 # ---- use ---------------------------------------------------------------------------------------
 
 run:
@@ -142,4 +171,4 @@ tags:
 clean:
 	rm -rf build tags
 
--include $(OBJECTS:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d)
+-include $(OBJECTS:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(FUZZ_OBJECTS:.o=.d)

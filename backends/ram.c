@@ -235,8 +235,7 @@ static int resize_own(struct disk *disk, uint64_t count)
 static int ram_resize(struct disk *disk, uint64_t count)
 {
 	const struct ram_config *config = disk->config;
-	int error =
-		resizable_check((enum resizable)config->resizable, disk_sector_count(disk), count);
+	int error = resizable_check(disk, (enum resizable)config->resizable, count);
 
 	return error ? error : resize_own(disk, count);
 }

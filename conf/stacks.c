@@ -83,7 +83,7 @@ int config_below_flags(const struct config_node *node, unsigned open_flags, unsi
 	unsigned flags;
 
 	if (!node->driver->below_flags)
-		return (int)(open_flags & DISK_OPEN_READ_ONLY);
+		return (int)(open_flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_RESIZE));
 	names = calloc(node->below_count, sizeof(*names));
 	if (!names)
 		return -1;

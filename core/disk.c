@@ -110,8 +110,8 @@ static bool is_port(const struct disk *disk)
 
 static int above_add(struct disk *below, struct disk *disk)
 {
-	struct disk **above = realloc(below->core.above,
-				      (below->core.above_count + 1) * sizeof(struct disk *));
+	struct disk **above =
+		realloc(below->core.above, (below->core.above_count + 1) * sizeof(struct disk *));
 
 	if (!above)
 		return -ENOMEM;
@@ -380,6 +380,12 @@ int disk_allocated(struct disk *disk, uint64_t *bytes)
 int disk_eject(struct disk *disk)
 {
 	return disk->driver->eject ? disk->driver->eject(disk) : error_of(ERROR_UNSUPPORTED);
+}
+
+int disk_tail(struct disk *disk, void *data, size_t *length)
+{
+	*length = 0;
+	return disk->driver->tail ? disk->driver->tail(disk, data, length) : 0;
 }
 
 static bool option_is_live(const struct disk *disk, const char *name)

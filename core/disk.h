@@ -36,6 +36,7 @@
 #include "core/util.h"
 
 struct disk;
+struct image_ops;
 struct layer_ops;
 struct pr_ops;
 struct report;
@@ -98,6 +99,9 @@ enum disk_open_flags {
 	DISK_OPEN_WRITE_THROUGH = 1 << 4,
 	/* By a command, for a moment: start nothing in the background. */
 	DISK_OPEN_COMMAND = 1 << 5,
+	/* The disk above is alone on it, and may resize it as it likes: the file of a format grows,
+	 * whatever a user may do to the disk. */
+	DISK_OPEN_RESIZE = 1 << 6,
 };
 
 /*
@@ -151,6 +155,12 @@ struct driver {
 	 */
 	int (*raw_file)(struct disk *disk, struct err *err);
 	/*
+	 * Where the storage of the disk has bytes beyond the last whole sector: reads them, all of
+	 * them in *length, less than a sector, into @data, which has room for one. NULL: there are
+	 * none.
+	 */
+	int (*tail)(struct disk *disk, void *data, size_t *length);
+	/*
 	 * @below, one of those below, has another sector count now: recompute ours by the driver's
 	 * rule. NULL: ours stays. The changes of one come one after another, those of several at the
 	 * same time.
@@ -171,7 +181,7 @@ struct driver {
 	/*
 	 * What of enum disk_open_flags the disk below, number @index of those called @names, is to be
 	 * opened with, besides those of its own node. @config is the driver's, @open_flags are those
-	 * of the disk itself. NULL: DISK_OPEN_READ_ONLY where the disk is.
+	 * of the disk itself. NULL: DISK_OPEN_READ_ONLY and DISK_OPEN_RESIZE where the disk is.
 	 */
 	unsigned (*below_flags)(const void *config, unsigned open_flags, const char *const *names,
 				unsigned index);
@@ -181,6 +191,7 @@ struct driver {
 	 * file. NULL: the disk itself is exported, as one file.
 	 */
 	const struct driver *port;
+	const struct image_ops *image; /* the format of its files (core/image.h); NULL: none */
 
 	/*
 	 * Options flagged OPTION_LIVE, while requests run: changes one (0, or -1 with a sentence in
@@ -284,6 +295,9 @@ int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsign
 int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
 int disk_allocated(struct disk *disk, uint64_t *bytes);
 int disk_eject(struct disk *disk);
+/* What is beyond the last whole sector, in *length bytes, mostly none; @data has room for a sector.
+ */
+int disk_tail(struct disk *disk, void *data, size_t *length);
 /* Makes the disk larger or smaller, at least 1 sector, if its driver does that; ERROR_UNSUPPORTED:
  * not this disk, or not this way. */
 int disk_resize(struct disk *disk, uint64_t count);

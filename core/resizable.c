@@ -3,9 +3,13 @@
 
 const char *const resizable_choices[] = {"no", "yes", "shrink", NULL};
 
-int resizable_check(enum resizable resizable, uint64_t from, uint64_t to)
+int resizable_check(const struct disk *disk, enum resizable resizable, uint64_t count)
 {
-	bool may = to < from ? resizable == RESIZABLE_SHRINK : resizable != RESIZABLE_NO;
+	bool may = disk->open_flags & DISK_OPEN_RESIZE;
 
+	if (count < disk_sector_count(disk))
+		may |= resizable == RESIZABLE_SHRINK;
+	else
+		may |= resizable != RESIZABLE_NO;
 	return may ? 0 : error_of(ERROR_UNSUPPORTED);
 }

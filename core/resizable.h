@@ -27,7 +27,8 @@ enum resizable {
 
 extern const char *const resizable_choices[];
 
-/* 0, or ERROR_UNSUPPORTED where @resizable does not let a disk of @from sectors get @to. */
-int resizable_check(enum resizable resizable, uint64_t from, uint64_t to);
+/* 0, or ERROR_UNSUPPORTED where @resizable does not let the disk have @count sectors; the disk above
+ * may have it resized in any case, if it has said so (DISK_OPEN_RESIZE). */
+int resizable_check(const struct disk *disk, enum resizable resizable, uint64_t count);
 
 #endif

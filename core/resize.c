@@ -46,8 +46,10 @@ static void count_tell(struct disk *disk)
 		struct disk *above = disk->core.above[i];
 		uint64_t before = disk_sector_count(above);
 
-		if (above->driver->below_resized)
-			above->driver->below_resized(above, disk);
+		/* It has nothing to do with the size of what is below: a format, whose file grows. */
+		if (!above->driver->below_resized)
+			continue;
+		above->driver->below_resized(above, disk);
 		if (disk_sector_count(above) == before)
 			change_tell(above);
 	}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "fs/command_line.h"
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,9 @@ void command_line_usage(FILE *out)
 	      "       diskfs --check CONFIG\n"
 	      "       diskfs map [--json] CONFIG NODE\n"
 	      "       diskfs commit CONFIG NODE\n"
-	      "       diskfs --help [DRIVER] | --drivers | --version\n",
+	      "       diskfs create [--force] FORMAT FILE [KEY=VALUE...]\n"
+	      "       diskfs check [--repair] FILE\n"
+	      "       diskfs --help [DRIVER | create] | --drivers | --version\n",
 	      out);
 }
 
@@ -41,7 +44,10 @@ static int take_command(const char *word, struct command_line *line)
 	static const struct {
 		const char *word;
 		enum mode mode;
-	} commands[] = {{"map", MODE_MAP}, {"commit", MODE_COMMIT}};
+	} commands[] = {{"map", MODE_MAP},
+			{"commit", MODE_COMMIT},
+			{"create", MODE_CREATE},
+			{"check", MODE_CHECK_IMAGE}};
 
 	if (!word || line->mode != MODE_MOUNT)
 		return 0;
@@ -54,8 +60,18 @@ static int take_command(const char *word, struct command_line *line)
 	return 0;
 }
 
+static bool is_command(enum mode mode)
+{
+	return mode == MODE_MAP || mode == MODE_COMMIT || mode == MODE_CREATE ||
+	       mode == MODE_CHECK_IMAGE;
+}
+
 /* The values of long options that are no modes. */
-#define OPTION_JSON 1000
+enum {
+	OPTION_JSON = 1000,
+	OPTION_FORCE,
+	OPTION_REPAIR,
+};
 
 static bool take_options(int argc, char **argv, struct command_line *line)
 {
@@ -65,14 +81,17 @@ static bool take_options(int argc, char **argv, struct command_line *line)
 		{"drivers", no_argument, NULL, MODE_DRIVERS},
 		{"version", no_argument, NULL, MODE_VERSION},
 		{"json", no_argument, NULL, OPTION_JSON},
+		{"force", no_argument, NULL, OPTION_FORCE},
+		{"repair", no_argument, NULL, OPTION_REPAIR},
 		{NULL, 0, NULL, 0},
 	};
+	bool right = true;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "fho:V", long_options, NULL)) != -1) {
 		if (option == '?')
-			return false;
-		if (option == 'f')
+			right = false;
+		else if (option == 'f')
 			line->foreground = true;
 		else if (option == 'h')
 			line->mode = MODE_HELP;
@@ -80,12 +99,30 @@ static bool take_options(int argc, char **argv, struct command_line *line)
 			line->mode = MODE_VERSION;
 		else if (option == OPTION_JSON)
 			line->json = true;
+		else if (option == OPTION_FORCE)
+			line->force = true;
+		else if (option == OPTION_REPAIR)
+			line->repair = true;
 		else if (option != 'o')
 			line->mode = (enum mode)option;
 		else if (add_options(line, optarg) < 0)
-			return false;
+			right = false;
 	}
-	return true;
+	return right;
+}
+
+/* Whether options that belong to one command stand at another. */
+static const char *find_stray(const struct command_line *line)
+{
+	if (line->json && line->mode != MODE_MAP)
+		return "--json is for map";
+	if (line->force && line->mode != MODE_CREATE)
+		return "--force is for create";
+	if (line->repair && line->mode != MODE_CHECK_IMAGE)
+		return "--repair is for check";
+	if (is_command(line->mode) && (line->foreground || line->options))
+		return "-f and -o are for a mount";
+	return NULL;
 }
 
 /* False: it is wrong, and why has been said. */
@@ -95,26 +132,24 @@ static bool parse(int argc, char **argv, struct command_line *line)
 	static const struct {
 		int min, max;
 	} arguments[] = {
-		[MODE_MOUNT] = {2, 2},	 [MODE_CHECK] = {1, 1}, [MODE_MAP] = {2, 2},
-		[MODE_COMMIT] = {2, 2},	 [MODE_HELP] = {0, 1},	[MODE_DRIVERS] = {0, 0},
-		[MODE_VERSION] = {0, 0},
+		[MODE_MOUNT] = {2, 2},	[MODE_CHECK] = {1, 1},	      [MODE_MAP] = {2, 2},
+		[MODE_COMMIT] = {2, 2}, [MODE_CREATE] = {2, INT_MAX}, [MODE_CHECK_IMAGE] = {1, 1},
+		[MODE_HELP] = {0, 1},	[MODE_DRIVERS] = {0, 0},      [MODE_VERSION] = {0, 0},
 	};
-	bool is_command;
+	bool right = take_options(argc, argv, line);
+	const char *stray;
 
-	if (!take_options(argc, argv, line))
-		return false;
 	optind += take_command(argv[optind], line);
-	is_command = line->mode == MODE_MAP || line->mode == MODE_COMMIT;
-	if (line->json && line->mode != MODE_MAP)
-		return complain("--json is for map");
-	if (is_command && (line->foreground || line->options))
-		return complain("-f and -o are for a mount");
+	if (!right)
+		return false;
+	stray = find_stray(line);
+	if (stray)
+		return complain(stray);
 	line->argument_count = argc - optind;
 	if (line->argument_count < arguments[line->mode].min ||
 	    line->argument_count > arguments[line->mode].max)
 		return complain("wrong number of arguments");
-	for (int i = 0; i < line->argument_count; i++)
-		line->arguments[i] = argv[optind + i];
+	line->arguments = argv + optind;
 	return true;
 }
 

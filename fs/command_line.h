@@ -11,6 +11,8 @@ enum mode {
 	MODE_CHECK,
 	MODE_MAP,
 	MODE_COMMIT,
+	MODE_CREATE,
+	MODE_CHECK_IMAGE,
 	MODE_HELP,
 	MODE_DRIVERS,
 	MODE_VERSION,
@@ -20,8 +22,9 @@ struct command_line {
 	enum mode mode;
 	bool foreground;
 	bool json;
-	char *options; /* of all -o, joined by commas, to be freed; NULL: none */
-	const char *arguments[2];
+	bool force, repair;
+	char *options;	  /* of all -o, joined by commas, to be freed; NULL: none */
+	char **arguments; /* of main(), ends with NULL */
 	int argument_count;
 };
 

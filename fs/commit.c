@@ -9,9 +9,9 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 #include "core/commit.h"
 #include "fs/offline.h"
+#include "fs/progress.h"
 
 /* What goes where. */
 struct plan {
@@ -153,34 +153,18 @@ static int plan_target(const struct offline *offline, struct plan *plan)
 
 /* ---- The work. ---- */
 
-#define BAR_WIDTH 40
-
-static void show_progress(void *context, uint64_t done, uint64_t total)
-{
-	const bool *is_terminal = context;
-	double part = total > 0 ? (double)done / (double)total : 1;
-	char done_text[48], total_text[48];
-	int filled = (int)(part * BAR_WIDTH);
-
-	if (!*is_terminal)
-		return;
-	fprintf(stderr, "\r[%.*s%*s] %3d %%, %s of %s\033[K", filled,
-		"########################################", BAR_WIDTH - filled, "",
-		(int)(part * 100), format_size(done_text, done), format_size(total_text, total));
-}
-
 /* The disks are open. */
 static int commit_disks(const struct offline *offline, const struct plan *plan)
 {
-	bool is_terminal = isatty(STDERR_FILENO);
+	struct progress progress;
 	struct disk *const *layers = plan->layered->disk->below;
 	struct commit commit = {
 		.layer = layers[plan->from],
 		.below = layers[plan->to],
 		.between = &layers[plan->from + 1],
 		.between_count = plan->to - plan->from - 1,
-		.progress = show_progress,
-		.context = &is_terminal,
+		.progress = progress_show,
+		.context = &progress,
 	};
 	struct err err;
 	int result;
@@ -189,9 +173,9 @@ static int commit_disks(const struct offline *offline, const struct plan *plan)
 		return offline_refuse(offline, plan_to(plan),
 				      "is read-only, but it would have to be "
 				      "written");
+	progress_begin(&progress);
 	result = commit_run(&commit, &err);
-	if (is_terminal)
-		fputc('\n', stderr);
+	progress_end(&progress);
 	return result == 0 ? 0 : offline_refuse(offline, plan_from(plan), "%s", err.text);
 }
 

@@ -19,6 +19,7 @@
 #include "core/worker.h"
 #include "fs/command_line.h"
 #include "fs/daemon.h"
+#include "fs/image_commands.h"
 #include "fs/mount.h"
 #include "fs/mountpoint.h"
 #include "fs/offline.h"
@@ -36,6 +37,9 @@ static void help(void)
 	      "  map           which layer of the disk NODE has which range; --json: as JSON\n"
 	      "  commit        move what the layer NODE holds, or the top layer of the disk NODE,\n"
 	      "                down into the disk below it\n"
+	      "  create        make an image file: diskfs --help create\n"
+	      "  check         what is wrong with an image file; --repair: mend what is safe to "
+	      "mend\n"
 	      "  --help        this text, or the options of DRIVER\n"
 	      "  --drivers     the drivers that there are\n"
 	      "  --version     the version\n"
@@ -63,6 +67,18 @@ static int help_driver(const char *name)
 		printf("Stands on %u to %u disks below.\n", driver->below_min, driver->below_max);
 	putchar('\n');
 	options_help(driver->options, stdout);
+	return EXIT_SUCCESS;
+}
+
+/* @topic is a driver, a command, or NULL. */
+static int help_on(const char *topic)
+{
+	if (topic && strcmp(topic, "create") != 0)
+		return help_driver(topic);
+	if (topic)
+		create_help(drivers);
+	else
+		help();
 	return EXIT_SUCCESS;
 }
 
@@ -250,13 +266,14 @@ int main(int argc, char **argv)
 	daemon_open_standard_files();
 	if (!command_line_parse(argc, argv, &line)) {
 		free(line.options);
-		return EXIT_FAILURE;
+		/* To fsck(8) the other status means something else. */
+		return line.mode == MODE_CHECK_IMAGE ? CHECK_USAGE : EXIT_FAILURE;
 	}
 
 	struct offline offline = {
 		.path = line.arguments[0],
 		.drivers = drivers,
-		.node = line.arguments[1],
+		.node = line.argument_count > 1 ? line.arguments[1] : NULL,
 		.json = line.json,
 	};
 
@@ -273,12 +290,14 @@ int main(int argc, char **argv)
 	case MODE_COMMIT:
 		status = offline_run(&offline, commit_command);
 		break;
+	case MODE_CREATE:
+		status = create_image(drivers, line.arguments, line.argument_count - 2, line.force);
+		break;
+	case MODE_CHECK_IMAGE:
+		status = check_image(drivers, line.arguments[0], line.repair);
+		break;
 	case MODE_HELP:
-		status = EXIT_SUCCESS;
-		if (line.argument_count == 1)
-			status = help_driver(line.arguments[0]);
-		else
-			help();
+		status = help_on(line.arguments[0]);
 		break;
 	case MODE_DRIVERS:
 		status = list_drivers();

@@ -26,6 +26,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include "backends/file/file.h"
+#include "core/buffer.h"
 #include "core/offload.h"
 #include "core/report.h"
 #include "core/ring.h"
@@ -249,6 +250,23 @@ static int file_raw_file(struct disk *disk, struct err *err)
 	return file->io.fd;
 }
 
+/* The last, incomplete sector. With direct I/O it has to be asked for as a whole one, too. */
+static int file_tail(struct disk *disk, void *data, size_t *length)
+{
+	struct file *file = disk->state;
+	size_t wanted = atomic_load(&file->size) % disk_sector_size(disk);
+	struct iovec iov = {.iov_base = buffer_get(), .iov_len = disk_sector_size(disk)};
+	ssize_t result;
+
+	if (!iov.iov_base)
+		return error_io(ENOMEM);
+	result = wanted ? ring_readv(file->io.fd, &iov, 1, disk_size(disk), 0) : 0;
+	*length = result > 0 ? min_u64((uint64_t)result, wanted) : 0;
+	memcpy(data, iov.iov_base, *length);
+	buffer_put(iov.iov_base);
+	return result < 0 ? file_failed(disk, "read", disk_size(disk), (int)result) : 0;
+}
+
 static void file_inspect(struct disk *disk, struct report *report)
 {
 	const struct file_config *config = disk->config;
@@ -323,6 +341,8 @@ const struct driver file_driver = {
 	.extent = file_extent,
 	.allocated = file_allocated,
 	.raw_file = file_raw_file,
+	.image = &raw_image,
+	.tail = file_tail,
 	.resize = file_resize,
 	.inspect = file_inspect,
 };

@@ -35,6 +35,8 @@ struct file {
 	struct log_limit log_limit;
 };
 
+extern const struct image_ops raw_image;
+
 /* As struct driver says. */
 int file_open(struct disk *disk, struct err *err);
 void file_close(struct disk *disk);

@@ -152,13 +152,13 @@ int file_resize(struct disk *disk, uint64_t count)
 	struct file *file = disk->state;
 	int error;
 
-	if (config->resizable == RESIZABLE_NO)
+	if (config->resizable == RESIZABLE_NO && !(disk->open_flags & DISK_OPEN_RESIZE))
 		return error_of(ERROR_UNSUPPORTED);
 	task_mutex_lock(&file->resize_mutex);
 	/* What somebody has just added is no longer to be cut off unasked. */
 	if (!atomic_load(&file->is_shared))
 		size_follow(disk);
-	error = resizable_check((enum resizable)config->resizable, disk_sector_count(disk), count);
+	error = resizable_check(disk, (enum resizable)config->resizable, count);
 	if (!error && atomic_load(&file->truncated))
 		error = error_io(EIO);
 	if (!error && count != disk_sector_count(disk))

@@ -326,7 +326,7 @@ static unsigned flags_below(const struct node *node, const struct driver *driver
 	void *config;
 
 	if (!driver->below_flags)
-		return flags & DISK_OPEN_READ_ONLY;
+		return flags & (DISK_OPEN_READ_ONLY | DISK_OPEN_RESIZE);
 	for (unsigned i = 0; i < node->below_count; i++)
 		names[i] = node->below[i]->name;
 	config = node_config(node, driver, &err);

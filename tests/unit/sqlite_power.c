@@ -26,96 +26,54 @@
 #include <cmocka.h>
 #include "backends/sqlite/sqlite.h"
 #include "tests/lib/check.h"
+#include "tests/lib/history.h"
 #include "tests/lib/run.h"
 #include "tests/lib/scratch.h"
 #include "tests/lib/sqlite.h"
 #include "tests/lib/vfs.h"
 
-#define PATH	    "layer.diskfs"
-#define CUT	    "cut.diskfs"
-#define SECTOR	    512
-#define NEAR	    80 /* sectors at the beginning, of several chunks */
-#define FAR	    24 /* far behind */
-#define SECTORS	    (NEAR + FAR)
-#define FAR_SECTOR  ((uint64_t)1 << 30)
-#define VALUES_MAX  512 /* of one sector */
-#define FLUSHES_MAX 512
-#define SAMPLE	    3
+#define PATH	   "layer.diskfs"
+#define CUT	   "cut.diskfs"
+#define SECTOR	   512
+#define NEAR	   80 /* sectors at the beginning, of several chunks */
+#define FAR	   24 /* far behind */
+#define SECTORS	   (NEAR + FAR)
+#define FAR_SECTOR ((uint64_t)1 << 30)
+#define SAMPLE	   3
 
 static uint64_t seed = 1;
 static bool is_long;
 
 /* ---- What was done. ---- */
 
-/* What a sector has been: absent, zeros, or data with this stamp. */
+/* What a sector has been: zeros, absent, or data with this stamp. */
 enum {
+	ZEROS, /* as stamp_of() says */
 	ABSENT,
-	ZEROS,
 	FIRST_STAMP,
 };
 
-struct value {
-	uint32_t what;
-	unsigned issued; /* events that there were when it was asked for */
-};
-
-struct flush {
-	unsigned returned;	  /* events that there were */
-	uint16_t values[SECTORS]; /* of each sector, the index of the value that it had */
-};
-
-static struct {
-	struct value values[SECTORS][VALUES_MAX];
-	uint16_t counts[SECTORS];
-	struct flush flushes[FLUSHES_MAX];
-	unsigned flush_count;
-	uint32_t stamp;
-} history;
+static struct history history;
+static uint32_t next_stamp = FIRST_STAMP;
 
 static uint64_t disk_sector(unsigned index)
 {
 	return index < NEAR ? index : FAR_SECTOR + index - NEAR;
 }
 
-static uint32_t current(unsigned index)
-{
-	return history.values[index][history.counts[index] - 1U].what;
-}
-
+/* Nothing else is under way. */
 static void note(unsigned index, uint32_t what, unsigned issued)
 {
-	assert_true(history.counts[index] < VALUES_MAX);
-	history.values[index][history.counts[index]++] = (struct value){what, issued};
+	history_issue(&history, index, what, issued);
+	history_acknowledge(&history, index);
 }
 
 static void note_flush(void)
 {
-	struct flush *flush = &history.flushes[history.flush_count++];
-
-	assert_true(history.flush_count <= FLUSHES_MAX);
-	flush->returned = vfs_count();
-	for (unsigned i = 0; i < SECTORS; i++)
-		flush->values[i] = (uint16_t)(history.counts[i] - 1);
-}
-
-static void history_begin(void)
-{
-	memset(&history, 0, sizeof(history));
-	history.stamp = FIRST_STAMP;
-	for (unsigned i = 0; i < SECTORS; i++)
-		note(i, ABSENT, 0);
+	history_flush_end(history_flush_begin(&history), vfs_count());
 }
 
 /* ---- The changes. ---- */
-
-static void stamp_fill(char data[SECTOR], uint32_t stamp, unsigned index)
-{
-	for (unsigned i = 0; i < SECTOR / 8; i++) {
-		uint32_t words[2] = {stamp, index};
-
-		memcpy(data + 8 * (size_t)i, words, 8);
-	}
-}
 
 static void change_data(struct disk *disk, unsigned first, unsigned count, bool populate)
 {
@@ -125,11 +83,11 @@ static void change_data(struct disk *disk, unsigned first, unsigned count, bool 
 	struct sg sg = sg_of(&iov, data, (size_t)count * SECTOR);
 
 	for (unsigned i = 0; i < count; i++) {
-		stamp_fill(data[i], history.stamp, first + i);
-		if (!populate || current(first + i) == ABSENT)
-			note(first + i, history.stamp, issued);
+		stamp_fill(data[i], SECTOR, next_stamp, first + i);
+		if (!populate || history_current(&history, first + i) == ABSENT)
+			note(first + i, next_stamp, issued);
 	}
-	history.stamp++;
+	next_stamp++;
 	if (populate)
 		CHECK_OK(layer_populate(disk, &sg, disk_sector(first)));
 	else
@@ -191,7 +149,7 @@ static void record_task(void *argument)
 	unsigned changes = is_long ? 500 : 120;
 
 	(void)argument;
-	history_begin();
+	history_begin(&history, SECTORS, ABSENT);
 	/* It comes into being before, and belongs to itself from the first write on. */
 	if (!sqlite_begin(&layer))
 		return;
@@ -279,39 +237,6 @@ static void write_file(const char *path, const struct content *content)
 
 /* ---- What is there then. ---- */
 
-/* What a sector is; -1: nothing that it has been, torn for instance. */
-static int64_t what_is(unsigned index, const char data[SECTOR], bool is_gap)
-{
-	char wanted[SECTOR];
-	uint32_t stamp;
-
-	if (is_gap)
-		return ABSENT;
-	if (bytes_differ(data, SECTOR, 0) == SECTOR)
-		return ZEROS;
-	memcpy(&stamp, data, sizeof(stamp));
-	stamp_fill(wanted, stamp, index);
-	return memcmp(data, wanted, SECTOR) == 0 ? (int64_t)stamp : -1;
-}
-
-/* Whether a sector may be this after a cut behind @events events. */
-static bool may_be(unsigned index, int64_t what, unsigned events)
-{
-	unsigned flush = 0;
-
-	while (flush + 1 < history.flush_count && history.flushes[flush + 1].returned <= events)
-		flush++;
-	for (unsigned i = history.flushes[flush].values[index]; i < history.counts[index]; i++) {
-		const struct value *value = &history.values[index][i];
-
-		if (i > history.flushes[flush].values[index] && value->issued > events)
-			break;
-		if (value->what == what)
-			return true;
-	}
-	return false;
-}
-
 static void check_sectors(struct disk *disk, unsigned events)
 {
 	char data[SECTOR];
@@ -324,8 +249,10 @@ static void check_sectors(struct disk *disk, unsigned events)
 
 		if (!CHECK_OK(layer_read(disk, &sg, disk_sector(i), &gaps)))
 			return;
-		what = what_is(i, data, gaps.count > 0);
-		if (!CHECK(may_be(i, what, events)))
+		what = stamp_of(data, SECTOR, i);
+		if (gaps.count > 0)
+			what = ABSENT;
+		if (!CHECK(what >= 0 && history_may_be(&history, i, (uint32_t)what, events)))
 			fprintf(stderr, "sector %u is %" PRId64 "\n", i, what);
 	}
 }

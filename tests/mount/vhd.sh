@@ -1,0 +1,272 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# VHD images, with other programs as judges: what they make is read here as they read it, and what is
+# written here they read as it was written. 7-Zip and libvhdi know chains of differencing images,
+# QEMU does not.
+. "$(dirname "$0")/lib.sh"
+requires qemu-img qemu-io 7zz python3
+requires_fuse
+cd "$work" || exit 1
+PATH=$BUILD:$BUILD/tests:$PATH
+
+# ---- the judges ----------------------------------------------------------------------------------
+
+by_7zip() {
+	7zz e -tvhd -so "$1" 2>7zip.log
+}
+
+# Debian's own python, which has the module, if it is there at all.
+has_libvhdi() {
+	/usr/bin/python3 -c 'import pyvhdi' 2>/dev/null
+}
+
+# by_libvhdi IMAGE [PARENT...]
+by_libvhdi() {
+	/usr/bin/python3 - "$@" <<-'EOT'
+		import pyvhdi, sys
+		files = []
+		for path in sys.argv[1:]:
+		    files.append(pyvhdi.file())
+		    files[-1].open(path)
+		for child, parent in reversed(list(zip(files, files[1:]))):
+		    child.set_parent(parent)
+		rest = files[0].get_media_size()
+		while rest > 0:
+		    data = files[0].read_buffer(min(rest, 1 << 20))
+		    sys.stdout.buffer.write(data)
+		    rest -= len(data)
+	EOT
+}
+
+by_qemu() {
+	qemu-img convert -f vpc -O raw "$1" qemu.raw && cat qemu.raw
+}
+
+# judges WANTED IMAGE [PARENT...]: all of them read WANTED from the image, and check has nothing to
+# say.
+judges() {
+	local wanted=$1
+
+	shift
+	check_output "$1: vhd, nothing is wrong" diskfs check "$1"
+	by_7zip "$1" >7zip.raw || not_ok "7-Zip: $(cat 7zip.log)"
+	check cmp "$wanted" 7zip.raw
+	if has_libvhdi; then
+		by_libvhdi "$@" >libvhdi.raw
+		check cmp "$wanted" libvhdi.raw
+	fi
+	[ $# != 1 ] || check cmp "$wanted" <(by_qemu "$1")
+	rm -f 7zip.raw libvhdi.raw qemu.raw
+}
+
+# ---- what is written -----------------------------------------------------------------------------
+
+# scribble SEED FILE...: the same into each, at random: writes of any length, holes, a sync.
+scribble() {
+	python3 - "$@" <<-'EOT'
+		import os, random, subprocess, sys
+		random.seed(sys.argv[1])
+		paths = sys.argv[2:]
+		files = [os.open(path, os.O_RDWR) for path in paths]
+		size = os.stat(paths[0]).st_size
+		size = min(size, min(os.stat(path).st_size for path in paths))
+		for turn in range(60):
+		    length = random.choice([512, 4096, 65536, 1000, random.randrange(1, 3 << 20)])
+		    at = random.randrange(size)
+		    if random.random() < 0.5:
+		        at &= ~4095
+		    length = min(length, size - at)
+		    data = random.randbytes(length) if turn % 5 else bytes(length)
+		    for path, file in zip(paths, files):
+		        if turn % 6 == 0:
+		            subprocess.run(["fallocate", "-p", "-n", "-o", str(at), "-l", str(length), path],
+		                           check=True)
+		        else:
+		            os.pwrite(file, data, at)
+		for file in files:
+		    os.fsync(file)
+	EOT
+}
+
+# vhd_config NAME [LINE...]: a node for NAME.vhd, with a file below.
+vhd_config() {
+	local name=$1
+
+	shift
+	printf '[%s_file]\ndriver = file\npath = %s.vhd\n' "$name" "$name"
+	printf '[%s]\ndriver = vhd\nbelow = %s_file\n' "$name" "$name"
+	[ $# = 0 ] || printf '%s\n' "$@"
+}
+
+# ---- images of others ----------------------------------------------------------------------------
+
+# reads_as IMAGE-NAME WANTED
+reads_as() {
+	vhd_config "$1" "readonly = yes" >"$conf"
+	mount_disks "$conf"
+	check cmp "$2" "$mnt/$1.img"
+	unmount_disks
+}
+
+images_of_qemu() {
+	local options name=0
+
+	python3 -c 'import random, sys; random.seed(1); sys.stdout.buffer.write(random.randbytes(5 << 20))' >data
+	truncate -s 8M data
+	dd if=data of=data bs=1M count=3 seek=17 conv=notrunc status=none
+	truncate -s 33M data
+	for options in dynamic,force_size=on fixed,force_size=on dynamic fixed; do
+		name=$((name + 1))
+		qemu-img convert -f raw -O vpc -o subformat=$options data qemu$name.vhd
+		# Without force_size it rounds up to cylinders.
+		by_qemu qemu$name.vhd >wanted.raw
+		reads_as qemu$name wanted.raw
+		check cmp -n $((33 << 20)) data wanted.raw
+		check_fails 0 diskfs check qemu$name.vhd
+	done
+}
+
+# They are written on by turns.
+turns_with_qemu() {
+	local turn
+
+	diskfs create vhd turns.vhd size=24M
+	truncate -s 24M turns.raw
+	vhd_config turns >"$conf"
+	for turn in 1 2 3; do
+		mount_disks "$conf"
+		check cmp turns.raw "$mnt/turns.img"
+		scribble $turn turns.raw "$mnt/turns.img"
+		unmount_disks
+		check cmp turns.raw <(by_qemu turns.vhd)
+		qemu-io -f vpc -c "write -P $turn ${turn}M 9K" -c "write -P 9 $((20 + turn))M 64K" \
+			-c flush turns.vhd >/dev/null
+		qemu-io -f raw -c "write -P $turn ${turn}M 9K" -c "write -P 9 $((20 + turn))M 64K" \
+			turns.raw >/dev/null
+	done
+	judges turns.raw turns.vhd
+}
+
+test_case "images of QEMU" images_of_qemu
+test_case "by turns with QEMU" turns_with_qemu
+
+# ---- images of ours ------------------------------------------------------------------------------
+
+# written NAME OPTION...: made, written, and judged.
+written() {
+	local name=$1
+
+	shift
+	check diskfs create vhd "$name.vhd" "$@" || return
+	vhd_config "$name" >"$conf"
+	mount_disks "$conf"
+	truncate -s "$(stat -c %s "$mnt/$name.img")" "$name.raw"
+	scribble "$name" "$name.raw" "$mnt/$name.img"
+	check cmp "$name.raw" "$mnt/$name.img"
+	unmount_disks
+	judges "$name.raw" "$name.vhd"
+}
+
+images_of_ours() {
+	written fixed size=20M type=fixed
+	written small size=20M block_size=512K
+	written usual size=20M
+	written large size=40M block_size=16M
+	written odd size=10241K
+	written round size=20M round=geometry
+	written azure size=10241K round=mib type=fixed
+	check_equal 0 "$(($(stat -c %s azure.raw) % 1048576))"
+	check_equal 0 "$(stat -c %s usual.raw | awk '{ print $1 - 20971520 }')"
+}
+
+# What is freed is not in the file any more, and judges see zeros.
+discards() {
+	local before
+
+	written freed size=32M block_size=512K
+	vhd_config freed >"$conf"
+	mount_disks "$conf"
+	check fallocate -p -n -o 0 -l 32M "$mnt/freed.img"
+	check fileop "$mnt/freed.img" fsync
+	before=$(stat -c %s freed.vhd)
+	check_equal 0 "$(du -k "$mnt/freed.img" | cut -f 1)" "what is taken"
+	[ "$(du -k freed.vhd | cut -f 1)" -lt 512 ] || not_ok "the file takes $(du -k freed.vhd)"
+	dd if=freed.raw of="$mnt/freed.img" bs=512K count=8 conv=notrunc status=none
+	unmount_disks
+	check_equal "$before" "$(stat -c %s freed.vhd)" "the size, with freed blocks in use again"
+	dd if=freed.raw of=again.raw bs=512K count=8 status=none
+	truncate -s 32M again.raw
+	judges again.raw freed.vhd
+}
+
+test_case "images of ours" images_of_ours
+test_case "discards" discards
+
+# ---- chains --------------------------------------------------------------------------------------
+
+# Three deep, of three sizes of blocks; each is written to before the next is made over it.
+chains() {
+	local name parents="" last
+
+	cp usual.raw chain.raw
+	last=usual
+	for name in one two three; do
+		case $name in
+		one) check diskfs create vhd one.vhd parent=usual.vhd block_size=512K ;;
+		two) check diskfs create vhd two.vhd parent=one.vhd ;;
+		three) check diskfs create vhd three.vhd type=differencing parent=two.vhd block_size=16M ;;
+		esac
+		vhd_config $name >"$conf"
+		mount_disks "$conf"
+		check cmp chain.raw "$mnt/$name.img"
+		scribble $name chain.raw "$mnt/$name.img"
+		check cmp chain.raw "$mnt/$name.img"
+		unmount_disks
+		parents="$last.vhd $parents"
+		# shellcheck disable=SC2086 # several files
+		judges chain.raw $name.vhd $parents
+		last=$name
+	done
+	# What is below stayed as it was.
+	judges usual.raw usual.vhd
+	mkdir -p elsewhere
+	check diskfs create vhd elsewhere/four.vhd parent=three.vhd
+	(cd elsewhere && vhd_config four "parent_folder = .." >../"$conf.four")
+	sed 's|path = four|path = elsewhere/four|; s|= \.\.$|= .|' "$conf.four" >"$conf"
+	mount_disks "$conf"
+	check cmp chain.raw "$mnt/four.img"
+	unmount_disks
+}
+
+# After a kill all that was flushed, in the lower half, is there; a repair makes it an image that the
+# strictest reader takes.
+killed() {
+	local turn status
+
+	check diskfs create vhd killed.vhd size=64M block_size=512K
+	truncate -s 32M killed.raw
+	vhd_config killed >"$conf"
+	for turn in 1 2 3 4; do
+		mount_disks "$conf"
+		check cmp -n 32M killed.raw "$mnt/killed.img"
+		scribble $turn killed.raw "$mnt/killed.img"
+		# New blocks in the upper half, which nobody flushes.
+		(while fileop "$mnt/killed.img" pwrite $((32 + RANDOM % 32))M 4K 7; do :; done) \
+			>/dev/null 2>&1 &
+		sleep 0.2
+		kill -KILL "$daemon_pid"
+		wait "$daemon_pid" 2>/dev/null
+		unmount_lazily "$mnt"
+		wait
+		daemon_pid=
+		status=0
+		diskfs check --repair killed.vhd >check.log || status=$?
+		[ $status -le 1 ] || not_ok "check says $(cat check.log)"
+		check_fails 0 diskfs check killed.vhd
+		by_7zip killed.vhd >7zip.raw || not_ok "7-Zip: $(cat 7zip.log)"
+		check cmp -n 32M killed.raw 7zip.raw
+	done
+}
+
+test_case "chains" chains
+test_case "killed" killed
