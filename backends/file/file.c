@@ -66,10 +66,15 @@ int file_truncated(struct disk *disk, uint64_t offset)
  */
 static bool file_is_truncated(const struct file *file)
 {
-	return atomic_load_explicit(&file->truncated, memory_order_relaxed) ||
-	       (file->size_is_cheap &&
-		lseek(file->io.fd, 0, SEEK_END) <
-			(off_t)atomic_load_explicit(&file->size, memory_order_relaxed));
+	off_t wanted = (off_t)atomic_load(&file->size), end;
+
+	if (atomic_load_explicit(&file->truncated, memory_order_relaxed))
+		return true;
+	if (!file->size_is_cheap)
+		return false;
+	/* In this order: the size is set after the file has grown, and before it is cut. */
+	end = lseek(file->io.fd, 0, SEEK_END);
+	return end < wanted && end < (off_t)atomic_load(&file->size);
 }
 
 static int file_read(struct disk *disk, const struct sg *sg, uint64_t sector)

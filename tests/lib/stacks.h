@@ -20,6 +20,7 @@ enum stack_flags {
 	/* All is data, and unmap does nothing; what was never written is noise, so that zeros are
 	 * written first. */
 	STACK_DENSE = 1 << 5,
+	STACK_512 = 1 << 6, /* has sectors of 512 bytes, and no others */
 };
 
 /* Where the files of a stack lie. */
@@ -35,7 +36,8 @@ struct stack {
 	 * Drivers are those of diskfs, and `limits` of limits.h. Sizes, sector sizes and paths are
 	 * added. What only `file` has: the word "memory" for a file in PLACE_MEMORY, "noise" for one
 	 * that is full of it, which is written over with zeros when the stack is first opened, and
-	 * tail=N for N bytes beyond its last sector. The word "port" stands for a port on top of the
+	 * tail=N for N bytes beyond its last sector, image=TYPE-KIB for a VHD of that type and block
+	 * size (differencing: with parents beside it, which are full of noise if it says so). The word "port" stands for a port on top of the
 	 * disk. as=NAME gives a disk another name than its driver's, for those who name the disks
 	 * below; a list of names is NAME+NAME.
 	 */
@@ -93,6 +95,9 @@ bool stack_has(const struct stack *stack, const char *name);
 /* Changes an option of all disks of @driver. In a task. */
 void instance_set_option(struct instance *instance, const char *driver, const char *name,
 			 const char *value);
+
+/* Whether it is a stack that can have such sectors. */
+bool stack_takes(const struct stack *stack, uint32_t sector_size);
 
 /* Whether this stack can be had here: direct I/O depends on the file system. */
 bool stack_is_possible(const struct stack *stack, uint32_t sector_size);
