@@ -136,7 +136,6 @@ const struct stack stacks[] = {
 	{"vhd, three deep, 16 MiB", "vhd (file image=differencing-16384 memory noise)",
 	 STACK_512 | STACK_LASTS},
 	{"fault on vhd", "fault (vhd (file image=dynamic-512 memory))", VHD_FLAGS},
-	{"vhd on fault", "vhd (fault (file image=dynamic-512 memory))", VHD_FLAGS},
 	{"limits on vhd on limits",
 	 "limits max_transfer=20K max_segments=2 (vhd (limits max_transfer=8K max_segments=3 "
 	 "memory_align=512 (file image=differencing-512 memory noise)))",

@@ -44,4 +44,50 @@ void vhd_make_chain(const char *path, uint64_t size, uint32_t block_size, unsign
 		    uint64_t seed);
 void vhd_remove_chain(const char *path, unsigned depth);
 
+/* ---- A disk of the driver, on a fault on a file. In a task. ---- */
+
+#define VHD_OPTIONS_MAX 4
+
+struct vhd_rig {
+	struct disk *file, *fault, *disk;
+};
+
+/* @options: pairs of key and value, whose keys end with NULL; NULL: none. NULL with a sentence in
+ * @err. */
+struct disk *vhd_try(struct vhd_rig *rig, const char *path, const char *const (*options)[2],
+		     unsigned flags, struct err *err);
+/* The same, which has to succeed. */
+bool vhd_open_rig(struct vhd_rig *rig, const char *path, unsigned flags);
+void vhd_close_rig(struct vhd_rig *rig);
+/* Checks that it is refused with a sentence that has @text in it, about option @key. */
+void vhd_refused(const char *path, const char *const (*options)[2], const char *key,
+		 const char *text);
+/* The rules of the fault. */
+void vhd_fail(struct vhd_rig *rig, const char *rules);
+
+int vhd_put(struct vhd_rig *rig, const void *data, uint64_t sector, uint64_t count);
+int vhd_get(struct vhd_rig *rig, void *data, uint64_t sector, uint64_t count);
+/* Checks that all of the disk is as in @model. */
+bool vhd_is(struct vhd_rig *rig, const uint8_t *model);
+
+/* ---- The file. Any thread; blocks. ---- */
+
+/* All of it, to be freed. */
+uint8_t *vhd_load(const char *path, size_t *length);
+
+/* What a file is, as the format has it: checks that there is nothing wrong with it, footer and copy
+ * alike. @entries has room for VHD_ENTRIES_MAX. */
+#define VHD_ENTRIES_MAX 64
+
+struct vhd_file {
+	struct vhd_footer footer;
+	struct vhd_header header;
+	struct vhd_layout layout;
+	uint64_t length;
+	uint32_t entries[VHD_ENTRIES_MAX];
+	uint32_t used;
+};
+
+bool vhd_inspect(const char *path, struct vhd_file *file);
+
 #endif
