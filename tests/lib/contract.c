@@ -46,9 +46,10 @@ static void trial_close(void *argument)
 static void trial_run(void **state)
 {
 	struct trial *trial = *state;
+	const char *obstacle = stack_obstacle(trial->stack, trial->sector_size);
 
-	if (!stack_is_possible(trial->stack, trial->sector_size)) {
-		print_message("skipped - %s: no direct I/O here\n", trial->name);
+	if (obstacle) {
+		print_message("skipped - %s: %s\n", trial->name, obstacle);
 		skip();
 	}
 	check_context("%s", trial->name);

@@ -2,8 +2,9 @@
 /* The list of stacks; stacks.c makes disks of them. */
 #include "tests/lib/stacks.h"
 
-#define FILE_FLAGS (STACK_LASTS | STACK_SPARSE)
-#define RAM_FLAGS  (STACK_SPARSE | STACK_WHOLE_READS)
+#define FILE_FLAGS   (STACK_LASTS | STACK_SPARSE)
+#define DEVICE_FLAGS (STACK_LASTS | STACK_OPAQUE)
+#define RAM_FLAGS    (STACK_SPARSE | STACK_WHOLE_READS)
 
 #define VHD_FLAGS  (FILE_FLAGS | STACK_512)
 
@@ -21,6 +22,13 @@ const struct stack stacks[] = {
 	{"file direct", "file direct=yes", FILE_FLAGS},
 	{"file with a tail", "file tail=300", FILE_FLAGS},
 	{"file read-only", "file", STACK_READ_ONLY | STACK_LASTS},
+	{"blockdev", "blockdev", DEVICE_FLAGS},
+	{"blockdev, a partition", "blockdev partition memory", DEVICE_FLAGS},
+	{"blockdev read-only", "blockdev memory", STACK_READ_ONLY | STACK_LASTS},
+	{"blockdev through the page cache", "blockdev direct=no memory", DEVICE_FLAGS},
+	{"blockdev, split", "limits max_transfer=12K max_segments=3 (blockdev memory)",
+	 DEVICE_FLAGS},
+	{"fault on blockdev", "fault (blockdev memory)", DEVICE_FLAGS},
 	{"ram", "ram", RAM_FLAGS},
 	{"sqlite", "sqlite", FILE_FLAGS | STACK_WHOLE_READS},
 	{"sqlite, split", "limits max_transfer=8K max_segments=3 (sqlite memory)",

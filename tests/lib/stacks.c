@@ -35,6 +35,7 @@ struct node {
 	bool noise;
 	char image[WORD_MAX]; /* TYPE-BLOCKSIZE: what the file holds is a VHD */
 	bool port;
+	bool partition;
 	struct node *below[INSTANCE_DISKS_MAX];
 	unsigned below_count;
 };
@@ -71,6 +72,8 @@ static void node_word(struct node *node, char *word)
 		node->port = true;
 	else if (strncmp(word, "image=", 6) == 0)
 		snprintf(node->image, WORD_MAX, "%s", value + 1);
+	else if (strcmp(word, "partition") == 0)
+		node->partition = true;
 	else if (strncmp(word, "tail=", 5) == 0)
 		node->tail = (unsigned)strtoul(value + 1, NULL, 10);
 	else {
@@ -201,6 +204,24 @@ static bool file_make(const struct instance *instance, const struct node *node, 
 	return true;
 }
 
+/* ---- Block devices. ---- */
+
+static bool is_device(const struct node *node)
+{
+	return strcmp(node->driver, "blockdev") == 0;
+}
+
+/* Makes a loop device of file number @index of the instance. */
+static bool device_make(struct instance *instance, const struct node *node, unsigned index)
+{
+	unsigned flags = (node->partition ? LOOP_PARTITION : 0U) |
+			 (instance->stack->flags & STACK_READ_ONLY ? LOOP_READ_ONLY : 0U);
+	const char *missing = loop_open(&instance->loops[index], instance->paths[index],
+					instance->sector_size, flags);
+
+	return CHECK_TEXT(missing ? missing : "", "");
+}
+
 /* ---- Opening. ---- */
 
 void *driver_config(const struct driver *driver, const char *const (*options)[2], size_t count,
@@ -290,8 +311,12 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 	path = instance->paths[instance->file_count];
 	if (!has_path || path[0])
 		return true;
+	if (node->partition)
+		size += 2 * LOOP_PARTITION_MARGIN;
 	if (!file_make(instance, node, size, path))
 		return false;
+	if (is_device(node))
+		return device_make(instance, node, instance->file_count);
 	/* A layer makes its file itself. */
 	if (!is_file)
 		file_remove(path);
@@ -346,8 +371,12 @@ static struct disk *node_open_on(struct instance *instance, struct node *node, u
 	struct disk *disk;
 	void *config;
 
-	if (option_find(driver->options, "path"))
-		node_option(node, "path", instance->paths[instance->file_count++]);
+	if (option_find(driver->options, "path")) {
+		unsigned index = instance->file_count++;
+
+		node_option(node, "path",
+			    is_device(node) ? instance->loops[index].path : instance->paths[index]);
+	}
 	config = node_config(node, driver, err);
 	if (!config)
 		return NULL;
@@ -420,6 +449,7 @@ void instance_close(struct instance *instance)
 void instance_remove(struct instance *instance)
 {
 	for (unsigned i = 0; i < INSTANCE_FILES_MAX; i++) {
+		loop_close(&instance->loops[i]);
 		if (instance->paths[i][0])
 			file_remove(instance->paths[i]);
 		instance->paths[i][0] = '\0';
@@ -444,19 +474,25 @@ bool stack_takes(const struct stack *stack, uint32_t sector_size)
 	return sector_size == 512 || !(stack->flags & STACK_512);
 }
 
-bool stack_is_possible(const struct stack *stack, uint32_t sector_size)
+/* A file of 4 MiB in PLACE_DISK, whose name goes to @path. */
+static bool obstacle_file(char path[static 200])
 {
-	const struct instance instance = {.stack = stack};
+	const struct stack stack = {.flags = 0};
+	const struct instance instance = {.stack = &stack};
 	const struct node node = {.place = PLACE_DISK};
+
+	return file_make(&instance, &node, 4 * MIB, path);
+}
+
+/* Whether a sector can be read as it would be. */
+static const char *direct_obstacle(uint32_t sector_size)
+{
 	char path[200], *buffer;
 	bool possible;
 	int fd;
 
-	if (!strstr(stack->text, "direct=yes"))
-		return true;
-	if (!file_make(&instance, &node, 65536, path))
-		return false;
-	/* Whether a sector can be read as it would be. */
+	if (!obstacle_file(path))
+		return "no file";
 	buffer = aligned_alloc(4096, 65536);
 	fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	possible = fd >= 0 && buffer && pread(fd, buffer, sector_size, sector_size) > 0;
@@ -464,5 +500,45 @@ bool stack_is_possible(const struct stack *stack, uint32_t sector_size)
 		close(fd);
 	free(buffer);
 	unlink(path);
-	return possible;
+	return possible ? NULL : "no direct I/O here";
+}
+
+static const char *find_device_obstacle(uint32_t sector_size, bool partition)
+{
+	const char *missing;
+	struct loop loop;
+	char path[200];
+
+	if (!obstacle_file(path))
+		return "no file";
+	missing = loop_open(&loop, path, sector_size, partition ? LOOP_PARTITION : 0);
+	if (!missing)
+		loop_close(&loop);
+	unlink(path);
+	return missing;
+}
+
+/* Loop devices take their time: each sort of them is tried once. */
+static const char *device_obstacle(uint32_t sector_size, bool partition)
+{
+	static const char *found[2][2];
+	const char **known = &found[sector_size > 512][partition];
+
+	if (!*known) {
+		*known = find_device_obstacle(sector_size, partition);
+		if (!*known)
+			*known = "";
+	}
+	return **known ? *known : NULL;
+}
+
+const char *stack_obstacle(const struct stack *stack, uint32_t sector_size)
+{
+	const char *obstacle = NULL;
+
+	if (strstr(stack->text, "direct=yes"))
+		obstacle = direct_obstacle(sector_size);
+	if (!obstacle && stack_has(stack, "blockdev"))
+		obstacle = device_obstacle(sector_size, strstr(stack->text, "partition"));
+	return obstacle;
 }

@@ -508,9 +508,10 @@ static void world_close(void *argument)
 static void world_run(void **state)
 {
 	struct world *world = *state;
+	const char *obstacle = stack_obstacle(world->stack, world->sector_size);
 
-	if (!stack_is_possible(world->stack, world->sector_size)) {
-		print_message("skipped - %s: no direct I/O here\n", world->name);
+	if (obstacle) {
+		print_message("skipped - %s: %s\n", world->name, obstacle);
 		skip();
 	}
 	run_task(world_open, world);
