@@ -93,7 +93,8 @@ int contract_run(const char *group, const struct contract *contracts, size_t cou
 		trial->contract = &contracts[i % count];
 		trial->stack = &stacks[i / count % stacks_count];
 		trial->sector_size = sector_sizes[i / count / stacks_count];
-		if (!trial_makes_sense(trial->contract, trial->stack))
+		if (!trial_makes_sense(trial->contract, trial->stack) ||
+		    !stack_takes(trial->stack, trial->sector_size))
 			continue;
 		snprintf(trial->name, sizeof(trial->name), "%s, %u: %s", trial->stack->name,
 			 trial->sector_size, trial->contract->name);

@@ -12,6 +12,7 @@
 #include "tests/lib/check.h"
 #include "tests/lib/limits.h"
 #include "tests/lib/run.h"
+#include "tests/lib/vhd.h"
 
 /* ---- The text of a stack. ---- */
 
@@ -32,6 +33,7 @@ struct node {
 	enum stack_place place;
 	unsigned tail;
 	bool noise;
+	char image[WORD_MAX]; /* TYPE-BLOCKSIZE: what the file holds is a VHD */
 	bool port;
 	bool partition;
 	struct node *below[INSTANCE_DISKS_MAX];
@@ -68,6 +70,8 @@ static void node_word(struct node *node, char *word)
 		node->place = PLACE_MEMORY;
 	else if (strcmp(word, "port") == 0)
 		node->port = true;
+	else if (strncmp(word, "image=", 6) == 0)
+		snprintf(node->image, WORD_MAX, "%s", value + 1);
 	else if (strcmp(word, "partition") == 0)
 		node->partition = true;
 	else if (strncmp(word, "tail=", 5) == 0)
@@ -149,8 +153,28 @@ static void file_fill(int fd, uint64_t size)
 	free(data);
 }
 
-/* What SQLite puts beside a file. */
-static const char *const beside[] = {"", "-wal", "-shm", "-journal"};
+/* What SQLite puts beside a file, and the parents of a VHD. */
+static const char *const beside[] = {"", "-wal", "-shm", "-journal", "-1", "-2"};
+
+#define CHAIN_DEPTH 3
+
+/* Makes a VHD of the file at @path. */
+static void image_make(const char *path, const struct node *node, uint64_t size)
+{
+	uint32_t block_size = (uint32_t)strtoul(strchr(node->image, '-') + 1, NULL, 10) * 1024;
+	bool is_deep = strncmp(node->image, "differencing", 12) == 0;
+	struct vhd_recipe recipe = {
+		.type = strncmp(node->image, "fixed", 5) == 0 ? VHD_FIXED : VHD_DYNAMIC,
+		.size = size,
+		.block_size = block_size,
+		.id = 1,
+	};
+
+	if (is_deep)
+		vhd_make_chain(path, size, block_size, CHAIN_DEPTH, node->noise ? 77 : 0);
+	else
+		vhd_make(path, &recipe);
+}
 
 static void file_remove(const char *path)
 {
@@ -172,7 +196,9 @@ static bool file_make(const struct instance *instance, const struct node *node, 
 	if (!CHECK(fd >= 0))
 		return false;
 	CHECK_EQ(ftruncate(fd, (off_t)(size + node->tail)), 0);
-	if (node->noise || (instance->stack->flags & STACK_READ_ONLY))
+	if (node->image[0])
+		image_make(path, node, size);
+	else if (node->noise || (instance->stack->flags & STACK_READ_ONLY))
 		file_fill(fd, size);
 	close(fd);
 	return true;
@@ -403,8 +429,8 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 	instance->disk = node_open(instance, &tree->nodes[0], size,
 				   stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0, &err);
 	if (instance->disk && is_new && is_noisy(instance, tree))
-		CHECK_OK(
-			disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk), 0));
+		CHECK_OK(disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk),
+					   DISK_MAY_UNMAP));
 	free(tree);
 	if (instance->disk)
 		return true;
@@ -441,6 +467,11 @@ void instance_set_option(struct instance *instance, const char *driver, const ch
 		CHECK_EQ(disk_set_option(instance->disks[i], name, value, &err), 0);
 		CHECK_TEXT(err.text, "");
 	}
+}
+
+bool stack_takes(const struct stack *stack, uint32_t sector_size)
+{
+	return sector_size == 512 || !(stack->flags & STACK_512);
 }
 
 /* A file of 4 MiB in PLACE_DISK, whose name goes to @path. */

@@ -23,6 +23,7 @@ enum stack_flags {
 	STACK_DENSE = 1 << 5,
 	/* All is data, and nobody knows what unmap leaves behind. */
 	STACK_OPAQUE = 1 << 6,
+	STACK_512 = 1 << 7, /* has sectors of 512 bytes, and no others */
 };
 
 /* Where the files of a stack lie. */
@@ -38,8 +39,10 @@ struct stack {
 	 * Drivers are those of diskfs, and `limits` of limits.h. Sizes, sector sizes and paths are
 	 * added. What only `file` has: the word "memory" for a file in PLACE_MEMORY, "noise" for one
 	 * that is full of it, which is written over with zeros when the stack is first opened, and
-	 * tail=N for N bytes beyond its last sector. `blockdev` stands on a loop device of such a
-	 * file, or with the word "partition" on a partition of one. The word "port" stands for a port on top of the
+	 * tail=N for N bytes beyond its last sector, image=TYPE-KIB for a VHD of that type and block
+	 * size (differencing: with parents beside it, which are full of noise if it says so).
+	 * `blockdev` stands on a loop device of such a file, or with the word "partition" on a
+	 * partition of one. The word "port" stands for a port on top of the
 	 * disk. as=NAME gives a disk another name than its driver's, for those who name the disks
 	 * below; a list of names is NAME+NAME.
 	 */
@@ -98,6 +101,9 @@ bool stack_has(const struct stack *stack, const char *name);
 /* Changes an option of all disks of @driver. In a task. */
 void instance_set_option(struct instance *instance, const char *driver, const char *name,
 			 const char *value);
+
+/* Whether it is a stack that can have such sectors. */
+bool stack_takes(const struct stack *stack, uint32_t sector_size);
 
 /* NULL, or why this stack cannot be had here: direct I/O depends on the file system, loop devices
  * need root. */

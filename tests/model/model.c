@@ -570,7 +570,8 @@ int main(void)
 		world->stack = &stacks[i / (2 * MODES)];
 		world->sector_size = i % 2 ? 4096 : 512;
 		world->mode = (enum mode)(i / 2 % MODES);
-		if (!is_for(world->stack, world->mode))
+		if (!is_for(world->stack, world->mode) ||
+		    !stack_takes(world->stack, world->sector_size))
 			continue;
 		snprintf(world->name, sizeof(world->name), "%s, %u, %s", world->stack->name,
 			 world->sector_size, mode_names[world->mode]);
