@@ -93,13 +93,19 @@ const char *http_rules(struct http_server *server, const char *text)
 	return wrong;
 }
 
+static bool path_matches(const char *pattern, const char *target)
+{
+	size_t length = strcspn(target, "?"), wanted = strlen(pattern);
+
+	if (wanted > 0 && pattern[wanted - 1] == '*')
+		return length >= wanted - 1 && memcmp(pattern, target, wanted - 1) == 0;
+	return length == wanted && memcmp(pattern, target, wanted) == 0;
+}
+
 static bool rule_matches(struct http_server *server, struct http_rule *rule,
 			 const struct http_request *request)
 {
-	size_t length = strcspn(request->target, "?");
-
-	if (rule->path[0] &&
-	    (strlen(rule->path) != length || memcmp(rule->path, request->target, length) != 0))
+	if (rule->path[0] && !path_matches(rule->path, request->target))
 		return false;
 	if (rule->method[0] && strcmp(rule->method, request->method) != 0)
 		return false;

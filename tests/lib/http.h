@@ -44,7 +44,7 @@ void http_put(struct http_server *server, const char *path, const struct http_ob
  * A rule is a list of words, divided by blanks. A request is answered by the first rule that
  * matches it and is not used up, or else properly. Which requests:
  *
- *	path=/p		of this path
+ *	path=/p		of this path, or /p* of all that begin so
  *	method=GET	of this method
  *	range=A-B	with a range that touches bytes A to B
  *	skip=N		not the first N of them
@@ -68,7 +68,7 @@ void http_put(struct http_server *server, const char *path, const struct http_ob
  *	chunked		in chunks, without Content-Length
  *	multipart	as multipart/byteranges
  *	body=N		the body ends after N bytes, without Content-Length being told so
- *	more=N		N bytes more than promised follow
+ *	more=N		N bytes more follow: behind what Content-Length says, or in chunks
  *	drip=N,MS	N bytes of the body every MS milliseconds
  *	interim=N	N answers "100 Continue" before it
  *	garbage		what comes is no HTTP

@@ -97,7 +97,7 @@ static bool send_more(struct answer *answer)
 	for (uint64_t left = answer->rule->more; left > 0;) {
 		size_t part = min_u64(left, sizeof(filler));
 
-		if (!send_bytes(answer->connection, filler, part))
+		if (!send_part(answer, filler, part))
 			return false;
 		left -= part;
 	}
@@ -333,8 +333,8 @@ static bool send_answer(struct answer *answer)
 			answer->end = HTTP_CLOSE;
 		return send_body(answer, length);
 	}
-	return send_body(answer, length) &&
-	       (!rule->chunked || send_text(answer->connection, "0\r\n\r\n")) && send_more(answer);
+	return send_body(answer, length) && send_more(answer) &&
+	       (!rule->chunked || send_text(answer->connection, "0\r\n\r\n"));
 }
 
 static bool wants_close(const struct http_request *request)

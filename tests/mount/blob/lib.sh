@@ -95,15 +95,17 @@ start_nginx() {
 start_http_server() {
 	coproc HTTP { exec "$BUILD/tests/http_server" "$@" 2>"$work/http_server.log"; }
 	cleanup_fn end_process "$HTTP_PID"
-	read -r http_port <&"${HTTP[0]}" || { cat "$work/http_server.log"; exit 1; }
+	# The coprocess's own are not there in subshells.
+	exec {http_in}>&"${HTTP[1]}" {http_out}<&"${HTTP[0]}"
+	read -r http_port <&"$http_out" || { cat "$work/http_server.log"; exit 1; }
 }
 
 # http_tell COMMAND: prints its answer.
 http_tell() {
 	local line
 
-	echo "$*" >&"${HTTP[1]}"
-	read -r line <&"${HTTP[0]}"
+	echo "$*" >&"$http_in"
+	read -r line <&"$http_out"
 	echo "$line"
 }
 
@@ -116,8 +118,8 @@ rules() {
 http_log() {
 	local line
 
-	echo log >&"${HTTP[1]}"
-	while read -r line <&"${HTTP[0]}" && [ "$line" != ok ]; do
+	echo log >&"$http_in"
+	while read -r line <&"$http_out" && [ "$line" != ok ]; do
 		echo "${line%$'\r'}"
 	done
 }
@@ -218,7 +220,7 @@ copied_from() {
 }
 
 is_read_only() {
-	check_output "EROFS" fileop "$mnt/base.img" pwrite 0 512 1
+	check_output EROFS fileop "$mnt/base.img" pread 0 1
 }
 
 end_mount() {
