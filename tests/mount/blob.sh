@@ -252,12 +252,21 @@ test_case "the server hangs up" refused "\[base\] .*/silent/" \
 	"url = http://127.0.0.1:$http/silent/disk.raw" "retries = 1" "retry_delay = 10ms"
 test_case "a server without ranges" refused "\[base\] .*range" "url = http://127.0.0.1:$http/whole/disk.raw"
 test_case "an empty object" refused "\[base\] .*" "url = http://127.0.0.1:$http/empty.raw"
-test_case "no validator" refused "\[base\] .*(ETag|Last-Modified|validator|identif)" \
-	"url = http://127.0.0.1:$http/nameless/disk.raw"
 
 # Compression is not asked for, so that it does not come.
 test_case "a server that would compress" reads_as "$work/image.raw" "url = http://127.0.0.1:$http/zipped/disk.raw"
 test_case "a server with dates only" reads_as "$work/image.raw" "url = http://127.0.0.1:$http/vague/disk.raw"
+
+# There is no telling then whether it is replaced: a warning, and no id.
+nothing_identifies() {
+	mounted_as "url = http://127.0.0.1:$http/nameless/disk.raw"
+	check_match '/nameless/disk.raw. has neither an ETag nor a date' cat "$work/log"
+	check_fails 1 attribute disk_id base.img
+	check cmp "$work/image.raw" "$mnt/base.img"
+	unmount_disks
+}
+
+test_case "a server that says nothing to identify the object" nothing_identifies
 
 tail_left_out() {
 	mounted_as "url = http://127.0.0.1:$http/tail.raw"
