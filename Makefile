@@ -32,7 +32,7 @@ endif
 
 # ---- flags -------------------------------------------------------------------------------------
 
-PACKAGES := fuse3 liburing libcrypto libcryptsetup sqlite3
+PACKAGES := fuse3 liburing libcrypto libcryptsetup sqlite3 libcurl
 ifneq ($(MAKECMDGOALS),clean)
 # Debian's iniparser has no .pc file: it is linked by name.
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
