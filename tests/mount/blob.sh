@@ -24,6 +24,7 @@ start_nginx <<EOT
 limit_req_zone \$server_name zone=often:64k rate=40r/s;
 limit_req_zone \$server_name zone=retry:64k rate=40r/s;
 limit_conn_zone \$server_name zone=connections:64k;
+log_format shown '\$request_uri "\$http_authorization" "\$http_cookie"';
 server {
 	listen 127.0.0.1:$http;
 	root $work/www;
@@ -104,7 +105,6 @@ server {
 	listen 127.0.0.1:$other;
 	location /asked/ { alias $work/www/; }
 	location / { return 404; }
-	log_format shown '\$request_uri "\$http_authorization" "\$http_cookie"';
 	access_log $work/nginx/shown.log shown;
 }
 EOT
