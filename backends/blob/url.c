@@ -106,6 +106,21 @@ const char *url_refuse_redirect(const char *from, const char *to)
 	return NULL;
 }
 
+char *url_resolve(const char *url, const char *location)
+{
+	CURLU *parsed = curl_url();
+	char *text = NULL, *copy = NULL;
+
+	if (parsed && curl_url_set(parsed, CURLUPART_URL, url, PARSE_FLAGS) == CURLUE_OK &&
+	    curl_url_set(parsed, CURLUPART_URL, location, PARSE_FLAGS | CURLU_URLENCODE) ==
+		    CURLUE_OK &&
+	    curl_url_get(parsed, CURLUPART_URL, &text, 0) == CURLUE_OK)
+		copy = strdup(text);
+	curl_free(text);
+	curl_url_cleanup(parsed);
+	return copy;
+}
+
 char *url_with_query(const char *url, const char *query)
 {
 	char *text;

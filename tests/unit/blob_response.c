@@ -94,8 +94,9 @@ static bool take_head(struct response *response, const char *head)
 {
 	*response = (struct response){.status = 0};
 	while (*head) {
-		size_t length = strcspn(head, "\n") + 1;
+		size_t length = strcspn(head, "\n");
 
+		length += head[length] == '\n';
 		if (!response_take_line(response, head, length))
 			return false;
 		head += length;

@@ -20,7 +20,10 @@ struct form {
 	const char *account;
 };
 
-#define PLACE(...)	   {.region = "eu-west-1", __VA_ARGS__}
+#define PLACE(...)                                 \
+	{                                          \
+		.region = "eu-west-1", __VA_ARGS__ \
+	}
 #define URL(text)	   PLACE(.url = (text))
 #define AT(text, at)	   PLACE(.url = (text), .endpoint = (at))
 #define ADDRESS(text, how) PLACE(.url = (text), .addressing = BLOB_ADDRESS_##how)
@@ -202,6 +205,33 @@ static void test_redirects(void **state)
 	check_finish();
 }
 
+/* Where the user is that a request was made with, nobody sees. */
+static void test_locations(void **state)
+{
+	static const struct {
+		const char *url, *location, *to;
+	} cases[] = {
+		{"http://a/b/c?d", "http://e/f?g", "http://e/f?g"},
+		{"http://a/b/c?d", "/f", "http://a/f"},
+		{"http://a/b/c?d", "f?g", "http://a/b/f?g"},
+		{"https://a:1/b/c", "//e/f", "https://e/f"},
+		{"http://a/b", "https://e/f g", "https://e/f%20g"},
+		{"http://a/b", "http://u:p@e/f", "http://u:p@e/f"},
+		{"http://a/b", "http://[::1/", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char *to = url_resolve(cases[i].url, cases[i].location);
+
+		check_context("%s from %s", cases[i].location, cases[i].url);
+		if (CHECK_EQ(to != NULL, cases[i].to != NULL) && to)
+			CHECK_TEXT(to, cases[i].to);
+		free(to);
+	}
+	check_finish();
+}
+
 static void test_query(void **state)
 {
 	char *url;
@@ -256,9 +286,13 @@ static void test_forms_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forms),	     cmocka_unit_test(test_redaction),
-		cmocka_unit_test(test_origins),	     cmocka_unit_test(test_redirects),
-		cmocka_unit_test(test_query),	     cmocka_unit_test(test_redaction_random),
+		cmocka_unit_test(test_forms),
+		cmocka_unit_test(test_redaction),
+		cmocka_unit_test(test_origins),
+		cmocka_unit_test(test_redirects),
+		cmocka_unit_test(test_locations),
+		cmocka_unit_test(test_query),
+		cmocka_unit_test(test_redaction_random),
 		cmocka_unit_test(test_forms_random),
 	};
 
