@@ -56,7 +56,7 @@ struct blob_cache_numbers {
 	uint64_t cached;  /* bytes of reads that were in memory, */
 	uint64_t joined;  /* that were already being fetched, */
 	uint64_t fetched; /* that had to be asked for, */
-	uint64_t past;	  /* and that were read past the cache, since it was full or a fetch failed */
+	uint64_t past; /* and that were read past the cache, since it was full or a fetch failed */
 
 	uint64_t requests;  /* calls of fetch(), all of them */
 	uint64_t coalesced; /* fetches that went along in the request of another */
@@ -73,10 +73,9 @@ struct blob_cache_numbers {
 };
 
 /* Any thread; must not block long. */
-void blob_cache_read_numbers(const struct blob_cache_object *object,
-			     struct blob_cache_numbers *numbers);
+void blob_cache_read_numbers(struct blob_cache_object *object, struct blob_cache_numbers *numbers);
 
 /* The same as fields of @report, in an object "cache" and one "readahead". Any thread. */
-void blob_cache_inspect(const struct blob_cache_object *object, struct report *report);
+void blob_cache_inspect(struct blob_cache_object *object, struct report *report);
 
 #endif
