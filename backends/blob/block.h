@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of the cache know of a block: BLOCK_SIZE bytes of an object, at a multiple of that,
+ * What the files of the cache know of a block: CACHE_BLOCK bytes of an object, at a multiple of that,
  * in a fixed place in memory. A block is known by its index, which begins with 1.
  *
  * 4 KiB is the least that a page cache above asks for: so a random read fetches no more than it
@@ -21,9 +21,9 @@
 #include <stdatomic.h>
 #include "core/util.h"
 
-#define BLOCK_SHIFT 12U
-#define BLOCK_SIZE  ((size_t)1 << BLOCK_SHIFT)
-#define BLOCK_NONE  0U /* an index that no block has */
+#define CACHE_BLOCK_SHIFT 12U
+#define CACHE_BLOCK	  ((size_t)1 << CACHE_BLOCK_SHIFT)
+#define BLOCK_NONE	  0U /* an index that no block has */
 
 enum block_state {
 	BLOCK_FREE,

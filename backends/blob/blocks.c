@@ -24,7 +24,7 @@
 
 /* With its struct, between one and two buckets, and what evict.c needs. */
 #define BYTES_PER_BLOCK \
-	(BLOCK_SIZE + sizeof(struct block) + 2 * sizeof(uint32_t) + EVICT_BLOCK_BYTES)
+	(CACHE_BLOCK + sizeof(struct block) + 2 * sizeof(uint32_t) + EVICT_BLOCK_BYTES)
 
 /* Blocks that are looked at in one go when an object is closed. */
 #define FORGET_STEP 1024U
@@ -76,7 +76,7 @@ static void blocks_free(struct blocks *blocks)
 	free(blocks->buckets);
 	free(blocks->table);
 	if (blocks->memory && blocks->memory != MAP_FAILED)
-		munmap(blocks->memory, blocks->count * BLOCK_SIZE);
+		munmap(blocks->memory, blocks->count * CACHE_BLOCK);
 	free(blocks);
 }
 
@@ -91,7 +91,7 @@ static bool blocks_reserve(struct blocks *blocks)
 	blocks->buckets = calloc(runs * GROUP_BLOCKS, sizeof(*blocks->buckets));
 	blocks->table = calloc((size_t)blocks->count + 1, sizeof(*blocks->table));
 	if (blocks->count > 0)
-		blocks->memory = mmap(NULL, blocks->count * BLOCK_SIZE, PROT_READ | PROT_WRITE,
+		blocks->memory = mmap(NULL, blocks->count * CACHE_BLOCK, PROT_READ | PROT_WRITE,
 				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	return blocks->buckets && blocks->table && blocks->memory != MAP_FAILED &&
 	       evict_init(&blocks->evict, blocks->table, blocks->count);
@@ -149,7 +149,7 @@ void blocks_owner_init(struct block_owner *owner)
 
 uint64_t blocks_used(const struct blocks *blocks)
 {
-	return atomic_load_explicit(&blocks->used, memory_order_relaxed) * BLOCK_SIZE;
+	return atomic_load_explicit(&blocks->used, memory_order_relaxed) * CACHE_BLOCK;
 }
 
 uint64_t blocks_limit(const struct blocks *blocks)
@@ -159,7 +159,7 @@ uint64_t blocks_limit(const struct blocks *blocks)
 
 char *blocks_memory(const struct blocks *blocks, uint32_t index)
 {
-	return blocks->memory + (size_t)(index - 1) * BLOCK_SIZE;
+	return blocks->memory + (size_t)(index - 1) * CACHE_BLOCK;
 }
 
 /* ---- Groups: to find a block. ---- */
@@ -239,7 +239,7 @@ static bool touch_marks(struct block *block, struct look *look)
 	look->notifies |= (marks & BLOCK_NOTIFY) != 0;
 	if (!(marks & BLOCK_UNREAD))
 		return false;
-	look->useful += BLOCK_SIZE;
+	look->useful += CACHE_BLOCK;
 	return true;
 }
 
@@ -260,7 +260,7 @@ void blocks_touch(struct blocks *blocks, uint32_t index, struct look *look)
 /* The bytes of block @number from @offset on, at most @most. */
 static size_t part_of(uint64_t number, uint64_t offset, size_t most)
 {
-	return min_u64(((number + 1) << BLOCK_SHIFT) - offset, most);
+	return min_u64(((number + 1) << CACHE_BLOCK_SHIFT) - offset, most);
 }
 
 /* Copies what follows on @block, which is ready. With the group's lock. */
@@ -276,8 +276,8 @@ static void look_hit(const struct blocks *blocks, const struct group *group, str
 		struct sg to = sg_take(&rest, part);
 		uint32_t index = (uint32_t)(block - blocks->table);
 
-		sg_copy_from(&to, blocks_memory(blocks, index) + offset % BLOCK_SIZE);
-		if (!touch_marks(block, look) && offset % BLOCK_SIZE == 0)
+		sg_copy_from(&to, blocks_memory(blocks, index) + offset % CACHE_BLOCK);
+		if (!touch_marks(block, look) && offset % CACHE_BLOCK == 0)
 			use(block);
 		offset += part;
 		if (rest.len == 0 || ++number == group->end)
@@ -293,7 +293,7 @@ static size_t look_beyond(const struct blocks *blocks, const struct group *group
 			  uint64_t offset, size_t most)
 {
 	const struct fetch *fetch = block ? block->fetch : NULL;
-	uint64_t number = offset >> BLOCK_SHIFT;
+	uint64_t number = offset >> CACHE_BLOCK_SHIFT;
 	size_t length = part_of(number, offset, most);
 
 	while (length < most && ++number < group->end) {
@@ -303,7 +303,7 @@ static size_t look_beyond(const struct blocks *blocks, const struct group *group
 			break;
 		if (next && (next->state != BLOCK_LOADING || next->fetch != fetch))
 			break;
-		length += min_u64(BLOCK_SIZE, most - length);
+		length += min_u64(CACHE_BLOCK, most - length);
 	}
 	return length;
 }
@@ -311,7 +311,7 @@ static size_t look_beyond(const struct blocks *blocks, const struct group *group
 void blocks_look(struct blocks *blocks, const struct block_owner *owner, uint64_t offset,
 		 const struct sg *sg, struct look *look)
 {
-	uint64_t number = offset >> BLOCK_SHIFT;
+	uint64_t number = offset >> CACHE_BLOCK_SHIFT;
 	struct group group = group_of(blocks, owner, number);
 	struct block *block;
 

@@ -116,15 +116,15 @@ static void reading_wait(struct reading *reading, struct fetch *fetch, size_t le
 /* The bytes of the blocks [first, first + @count) that are left of the read. */
 static size_t length_in_blocks(const struct reading *reading, uint64_t first, uint64_t count)
 {
-	return min_u64(((first + count) << BLOCK_SHIFT) - reading->at, reading->rest.len);
+	return min_u64(((first + count) << CACHE_BLOCK_SHIFT) - reading->at, reading->rest.len);
 }
 
 /* What comes next is missing. */
 static void reading_miss(struct reading *reading)
 {
 	struct flight *flight = &reading->object->flight;
-	uint64_t first = reading->at >> BLOCK_SHIFT;
-	uint64_t end = (reading->note.end + BLOCK_SIZE - 1) >> BLOCK_SHIFT;
+	uint64_t first = reading->at >> CACHE_BLOCK_SHIFT;
+	uint64_t end = (reading->note.end + CACHE_BLOCK - 1) >> CACHE_BLOCK_SHIFT;
 	uint64_t count = blocks_missing(flight->blocks, &flight->owner, first, end - first);
 	uint64_t missing = reading->at;
 	struct fetch *fetch = NULL;
@@ -218,8 +218,8 @@ static int reading_wait_all(struct reading *reading)
 
 static void read_ahead(struct flight *flight, const struct readahead_range *range)
 {
-	uint64_t first = range->begin >> BLOCK_SHIFT;
-	uint64_t end = (range->end + BLOCK_SIZE - 1) >> BLOCK_SHIFT;
+	uint64_t first = range->begin >> CACHE_BLOCK_SHIFT;
+	uint64_t end = (range->end + CACHE_BLOCK - 1) >> CACHE_BLOCK_SHIFT;
 	enum flight_result result = FLIGHT_STARTED;
 
 	while (result != FLIGHT_FULL) {
@@ -232,7 +232,8 @@ static void read_ahead(struct flight *flight, const struct readahead_range *rang
 		count = blocks_missing(flight->blocks, &flight->owner, first, end - first);
 		if (count == 0)
 			continue;
-		result = flight_start(flight, first, min_u64(count, range->piece >> BLOCK_SHIFT),
+		result = flight_start(flight, first,
+				      min_u64(count, range->piece >> CACHE_BLOCK_SHIFT),
 				      FETCH_AHEAD, &fetch);
 		if (result == FLIGHT_STARTED) {
 			first += fetch->count;
@@ -322,9 +323,9 @@ void blob_cache_read_numbers(struct blob_cache_object *object, struct blob_cache
 		.coalesced = load(&flight->coalesced),
 		.failures = load(&flight->failures),
 		.readahead = load(&flight->ahead_bytes),
-		.readahead_wasted = load(&flight->owner.wasted) * BLOCK_SIZE,
+		.readahead_wasted = load(&flight->owner.wasted) * CACHE_BLOCK,
 		.window = readahead_window(&object->readahead),
-		.held = load(&flight->owner.held) * BLOCK_SIZE,
+		.held = load(&flight->owner.held) * CACHE_BLOCK,
 		.memory_used = blocks_used(object->blocks),
 		.memory_limit = blocks_limit(object->blocks),
 	};

@@ -6,7 +6,7 @@
  *
  * The memory is one budget for the whole mount (core/cache_memory.h), shared by all objects: it is
  * there from the first blob_cache_open() to the last blob_cache_close(). It holds blocks of
- * BLOCK_SIZE (block.h), and those that are being fetched count, too. Where it is full of what is
+ * CACHE_BLOCK (block.h), and those that are being fetched count, too. Where it is full of what is
  * under way, and where it is 0, reads go past it.
  *
  * An object does not change: whoever fetches makes sure of that, by an error.

@@ -100,9 +100,9 @@ void fetch_copy(struct fetch *fetch, uint64_t offset, const struct sg *sg, struc
 	struct sg rest = *sg;
 
 	while (rest.len > 0) {
-		uint32_t index = fetch->indices[(offset >> BLOCK_SHIFT) - fetch->first];
-		size_t begin = offset % BLOCK_SIZE;
-		struct sg to = sg_take(&rest, min_u64(BLOCK_SIZE - begin, rest.len));
+		uint32_t index = fetch->indices[(offset >> CACHE_BLOCK_SHIFT) - fetch->first];
+		size_t begin = offset % CACHE_BLOCK;
+		struct sg to = sg_take(&rest, min_u64(CACHE_BLOCK - begin, rest.len));
 
 		sg_copy_from(&to, blocks_memory(blocks, index) + begin);
 		blocks_touch(blocks, index, look);
@@ -112,8 +112,9 @@ void fetch_copy(struct fetch *fetch, uint64_t offset, const struct sg *sg, struc
 
 bool fetch_asked_within(const struct fetch *fetch, uint64_t offset, uint64_t end)
 {
-	return fetch->asked_first >= offset >> BLOCK_SHIFT &&
-	       fetch->asked_first + fetch->asked_count <= (end + BLOCK_SIZE - 1) >> BLOCK_SHIFT;
+	return fetch->asked_first >= offset >> CACHE_BLOCK_SHIFT &&
+	       fetch->asked_first + fetch->asked_count <= (end + CACHE_BLOCK - 1) >>
+		       CACHE_BLOCK_SHIFT;
 }
 
 /* It and its blocks are done; those who wait go on. */
@@ -127,7 +128,7 @@ static void fetch_end(struct fetch *fetch, uint64_t asked_first, uint64_t asked_
 		blocks_publish(flight->blocks, fetch->indices, fetch->count,
 			       fetch->ahead ? BLOCK_UNREAD | BLOCK_NOTIFY : 0);
 	if (!error && fetch->ahead)
-		add(&flight->ahead_bytes, fetch->count * BLOCK_SIZE);
+		add(&flight->ahead_bytes, fetch->count * CACHE_BLOCK);
 	task_mutex_lock(&fetch->mutex);
 	fetch->done = true;
 	fetch->error = error;
@@ -201,7 +202,7 @@ static void request_make(struct request *request, struct fetch_queue *queue)
 static int request_transfer(struct flight *flight, const struct request *request)
 {
 	struct iovec iov[REQUEST_BLOCKS_MAX];
-	uint64_t offset = request->block << BLOCK_SHIFT;
+	uint64_t offset = request->block << CACHE_BLOCK_SHIFT;
 	struct sg sg = {.iov = iov};
 	unsigned used = 0;
 
@@ -211,12 +212,12 @@ static int request_transfer(struct flight *flight, const struct request *request
 			struct iovec *last = used > 0 ? &iov[used - 1] : NULL;
 
 			if (last && (char *)last->iov_base + last->iov_len == memory)
-				last->iov_len += BLOCK_SIZE;
+				last->iov_len += CACHE_BLOCK;
 			else
-				iov[used++] = (struct iovec){memory, BLOCK_SIZE};
+				iov[used++] = (struct iovec){memory, CACHE_BLOCK};
 		}
 	/* The last block of the object may be a part of one. */
-	sg.len = min_u64(request->count * BLOCK_SIZE, flight->source.size - offset);
+	sg.len = min_u64(request->count * CACHE_BLOCK, flight->source.size - offset);
 	return flight->source.fetch(flight->source.client, offset, &sg);
 }
 

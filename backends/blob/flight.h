@@ -26,7 +26,7 @@
 
 /* The most that one request asks for. */
 #define REQUEST_BLOCKS_MAX 256U
-#define REQUEST_MAX	   (REQUEST_BLOCKS_MAX * BLOCK_SIZE)
+#define REQUEST_MAX	   (REQUEST_BLOCKS_MAX * CACHE_BLOCK)
 
 enum fetch_kind {
 	FETCH_WANTED, /* somebody waits for it */

@@ -12,7 +12,7 @@
 #define PIECE_MAX	MIB
 /* How many pieces a window has. */
 #define PIECES 8
-#define BLOCK  4096
+#define BLOCK  ((uint64_t)4096)
 
 void readahead_init(struct readahead *readahead, uint64_t size, uint64_t max)
 {
