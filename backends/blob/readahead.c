@@ -115,7 +115,7 @@ static struct stream *new_stream(struct readahead *readahead, struct candidate *
 
 static void set_limit(const struct readahead *readahead, struct stream *stream, uint64_t limit)
 {
-	stream->limit = min_u64(max_u64(limit, READAHEAD_START), readahead->max);
+	stream->limit = min_u64(max_u64(limit, READAHEAD_MIN), readahead->max);
 }
 
 static void begin_round(struct stream *stream, uint64_t now)
@@ -150,8 +150,8 @@ static void end_round(const struct readahead *readahead, struct stream *stream, 
 static void halve(const struct readahead *readahead, struct stream *stream, uint64_t now)
 {
 	set_limit(readahead, stream, stream->limit / 2);
-	stream->state = STREAM_GROWING;
-	stream->best = 0;
+	stream->state = STREAM_HOLDING;
+	stream->rounds_held = 0;
 	begin_round(stream, now);
 }
 

@@ -16,7 +16,7 @@
  *	enough. From time to time it tries again; if that was no use, it goes back.
  *
  * Where a stream comes to something that was read ahead, but is gone, the limit is halved: either it
- * was pushed out, or it failed.
+ * was pushed out, or it failed. It is not tried again at once then.
  *
  * Nothing is read ahead that nobody follows: each range comes from a read of the stream. Any thread;
  * a mutex is held for a few hundred instructions.
@@ -29,8 +29,9 @@
 
 #define READAHEAD_CANDIDATES 64
 #define READAHEAD_STREAMS    16
-/* The limit of a new stream. */
+/* The limit of a new stream, and the lowest. */
 #define READAHEAD_START (512 * KIB)
+#define READAHEAD_MIN	(64 * KIB)
 
 /* The end of a read, of bytes [begin, end); begin == end: none. */
 struct candidate {
