@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "backends/blob/cache.h"
 #include "backends/blob/client.h"
 #include "core/disk.h"
 #include "core/offload.h"
@@ -40,6 +41,7 @@ struct blob_config {
 	uint64_t max_requests;
 	uint64_t connect_timeout, low_speed, low_speed_time, timeout;
 	uint64_t retries, retry_delay, retry_delay_max;
+	uint64_t readahead;
 	uint64_t sector_size;
 };
 
@@ -49,6 +51,7 @@ struct blob {
 	char *request_url; /* with the query of a file */
 	char *shown;
 	struct blob_client *client;
+	struct blob_cache_object *cache;
 };
 
 /* ---- Data. ---- */
@@ -57,7 +60,7 @@ static int blob_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 {
 	const struct blob *blob = disk->state;
 
-	return blob_fetch(blob->client, sector << disk_sector_shift(disk), sg);
+	return blob_cache_read(blob->cache, sg, sector << disk_sector_shift(disk));
 }
 
 /* ---- Opening. ---- */
@@ -201,6 +204,22 @@ static int set_geometry(struct disk *disk, struct err *err)
 	return set_id(disk, err);
 }
 
+static int open_cache(struct disk *disk, struct err *err)
+{
+	const struct blob_config *config = disk->config;
+	struct blob *blob = disk->state;
+	struct blob_cache_source source = {
+		.client = blob->client,
+		.fetch = blob_fetch,
+		.size = client_length(blob->client),
+		.requests_max = (unsigned)config->max_requests,
+		.readahead_max = config->readahead,
+	};
+
+	blob->cache = blob_cache_open(&source);
+	return blob->cache ? 0 : no_memory(err);
+}
+
 static int blob_open(struct disk *disk, struct err *err)
 {
 	struct blob *blob = disk->state;
@@ -212,7 +231,7 @@ static int blob_open(struct disk *disk, struct err *err)
 		return -1;
 	options = client_options_of(disk);
 	blob->client = client_open(&options, err);
-	if (!blob->client || set_geometry(disk, err) < 0)
+	if (!blob->client || set_geometry(disk, err) < 0 || open_cache(disk, err) < 0)
 		return -1;
 	disk_set_sector_count(disk, client_length(blob->client) / disk_sector_size(disk));
 	return 0;
@@ -222,6 +241,10 @@ static void blob_close(struct disk *disk)
 {
 	struct blob *blob = disk->state;
 
+	/* What is being read ahead is wanted no more. */
+	if (blob->client)
+		client_abort(blob->client);
+	blob_cache_close(blob->cache);
 	client_close(blob->client);
 	credentials_destroy(&blob->credentials);
 	blob_url_free(&blob->url);
@@ -242,6 +265,7 @@ static void blob_inspect(struct disk *disk, struct report *report)
 	report_string(report, "last_modified", validator->last_modified);
 	report_u64(report, "unreachable_bytes", unreachable_bytes(disk));
 	client_inspect(blob->client, report);
+	blob_cache_inspect(blob->cache, report);
 }
 
 /* ---- Options. ---- */
@@ -375,6 +399,13 @@ static const struct option blob_options[] = {
 	 .max = 3600 * NS_PER_S,
 	 .fallback = "10s",
 	 .help = "The most that it doubles to"},
+	{.name = "readahead",
+	 .type = OPTION_SIZE,
+	 .offset = FIELD(readahead),
+	 .max = GIB,
+	 .fallback = "32M",
+	 .help = "The most that is read ahead of one sequential reader; an eighth of the mount's "
+		 "cache_memory is the limit in any case. 0: nothing"},
 	{.name = "sector_size",
 	 .type = OPTION_SIZE,
 	 .offset = FIELD(sector_size),

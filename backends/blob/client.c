@@ -22,6 +22,9 @@
 #define REDIRECTS_MAX 10
 #define SHOWN_MAX     300
 
+/* Who sleeps before another try looks that often whether there is to be one. */
+#define LOOK_NS (NS_PER_S / 4)
+
 struct blob_client {
 	struct client_options options;
 	struct engine *engine;
@@ -30,6 +33,7 @@ struct blob_client {
 	struct backoff backoff;
 	struct counters counters;
 	struct log_limit error_limit, retry_limit;
+	atomic_bool aborting;
 };
 
 /* One read, on the stack of its task. */
@@ -106,6 +110,18 @@ static bool fetch_follow(struct fetch *fetch)
 	return true;
 }
 
+/* False where the client is aborted meanwhile. */
+static bool client_sleep(struct blob_client *client, uint64_t end_ns)
+{
+	uint64_t now = now_ns();
+
+	while (now < end_ns && !atomic_load(&client->aborting)) {
+		task_sleep_ns(min_u64(end_ns - now, LOOK_NS));
+		now = now_ns();
+	}
+	return !atomic_load(&client->aborting);
+}
+
 /* Waits before the next try. False where there is none. */
 static bool fetch_wait(struct fetch *fetch)
 {
@@ -130,11 +146,12 @@ static bool fetch_wait(struct fetch *fetch)
 	log_limited(&client->retry_limit, LOG_LEVEL_INFO, client->options.node,
 		    "%s; try %u follows in %llu ms", text, fetch->tries + 1,
 		    (unsigned long long)(wait_ns / (NS_PER_S / 1000)));
+	if (!client_sleep(client, end_ns))
+		return false;
 	free(fetch->url);
 	fetch->url = NULL;
 	fetch->redirects = 0;
 	exchange_end(exchange);
-	task_sleep_ns(wait_ns);
 	return true;
 }
 
@@ -163,6 +180,19 @@ static void fetch_end(struct fetch *fetch)
 	free(fetch->url);
 }
 
+static void tell_failure(const struct fetch *fetch)
+{
+	struct blob_client *client = fetch->client;
+	char text[SHOWN_MAX + 400];
+
+	if (atomic_load(&client->aborting))
+		return;
+	describe(fetch, text, sizeof(text));
+	counters_error(&client->counters, text, true);
+	log_limited(&client->error_limit, LOG_LEVEL_ERROR, client->options.node, "%s, at try %u",
+		    text, fetch->tries);
+}
+
 int blob_fetch(struct blob_client *client, uint64_t offset, const struct sg *sg)
 {
 	struct fetch fetch = {
@@ -171,16 +201,12 @@ int blob_fetch(struct blob_client *client, uint64_t offset, const struct sg *sg)
 		.last = offset + sg->len - 1,
 		.rest = *sg,
 	};
-	char text[SHOWN_MAX + 400];
 	int error = 0;
 
 	if (sg->len == 0)
 		return 0;
 	if (fetch_run(&fetch) != EXCHANGE_DONE) {
-		describe(&fetch, text, sizeof(text));
-		counters_error(&client->counters, text, true);
-		log_limited(&client->error_limit, LOG_LEVEL_ERROR, client->options.node,
-			    "%s, at try %u", text, fetch.tries);
+		tell_failure(&fetch);
 		error = error_io(fetch.exchange.result == CURLE_OUT_OF_MEMORY ? ENOMEM : EIO);
 	}
 	fetch_end(&fetch);
@@ -241,6 +267,12 @@ struct blob_client *client_open(const struct client_options *options, struct err
 static void stop_job(void *argument)
 {
 	engine_stop(argument);
+}
+
+void client_abort(struct blob_client *client)
+{
+	atomic_store(&client->aborting, true);
+	engine_abort(client->engine);
 }
 
 void client_close(struct blob_client *client)

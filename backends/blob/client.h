@@ -32,6 +32,9 @@ struct client_options {
  */
 struct blob_client *client_open(const struct client_options *options, struct err *err);
 
+/* Lets all fetches fail, and those to come, without a word. Any thread. */
+void client_abort(struct blob_client *client);
+
 /* Nothing is in flight. In a task; may block. NULL is allowed. */
 void client_close(struct blob_client *client);
 

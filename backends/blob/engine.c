@@ -32,16 +32,17 @@ struct engine {
 
 	pthread_mutex_t mutex;
 	struct transfer *first, **tail;
-	bool stopping;
+	bool stopping, aborting;
 
 	/* The thread's own. */
 	CURLM *multi;
-	uint64_t deadline_ns; /* of libcurl's next timeout */
-	CURL **idle;	      /* handles, of which there are at most @limit */
+	uint64_t deadline_ns;  /* of libcurl's next timeout */
+	CURL **active, **idle; /* handles, of which there are at most @limit */
 	unsigned idle_count;
+	_Atomic unsigned active_count; /* written by the thread only */
 
-	/* For engine_read_numbers(); active is written by the thread only. */
-	_Atomic unsigned active, waiting, connections;
+	/* For engine_read_numbers(). */
+	_Atomic unsigned waiting, connections;
 	_Atomic uint64_t connected;
 };
 
@@ -139,19 +140,39 @@ static void transfer_begin(struct engine *engine, struct transfer *transfer)
 
 	if (handle)
 		result = transfer_set_up(engine, transfer, handle);
-	if (result == CURLE_OK)
-		atomic_fetch_add(&engine->active, 1);
-	else
+	if (result == CURLE_OK) {
+		transfer->place = atomic_fetch_add(&engine->active_count, 1);
+		engine->active[transfer->place] = handle;
+	} else {
 		transfer_end(engine, transfer, handle, result);
+	}
 }
 
-/* Takes the next transfer off the queue, if there is one and room for it. */
+static struct transfer *transfer_of(CURL *handle)
+{
+	void *transfer = NULL;
+
+	curl_easy_getinfo(handle, CURLINFO_PRIVATE, &transfer);
+	return transfer;
+}
+
+/* Ends an active transfer. */
+static void transfer_leave(struct engine *engine, CURL *handle, CURLcode result)
+{
+	struct transfer *transfer = transfer_of(handle);
+	unsigned last = atomic_fetch_sub(&engine->active_count, 1) - 1;
+
+	curl_multi_remove_handle(engine->multi, handle);
+	engine->active[transfer->place] = engine->active[last];
+	transfer_of(engine->active[last])->place = transfer->place;
+	transfer_end(engine, transfer, handle, result);
+}
+
+/* Takes the next transfer off the queue, if there is one. */
 static struct transfer *queue_take(struct engine *engine)
 {
-	struct transfer *transfer = NULL;
+	struct transfer *transfer;
 
-	if (atomic_load(&engine->active) >= engine->limit)
-		return NULL;
 	pthread_mutex_lock(&engine->mutex);
 	transfer = engine->first;
 	if (transfer) {
@@ -166,7 +187,8 @@ static void begin_queued(struct engine *engine)
 {
 	struct transfer *transfer;
 
-	while ((transfer = queue_take(engine)))
+	while (atomic_load(&engine->active_count) < engine->limit &&
+	       (transfer = queue_take(engine)))
 		transfer_begin(engine, transfer);
 }
 
@@ -178,13 +200,21 @@ static void end_finished(struct engine *engine)
 	while ((message = curl_multi_info_read(engine->multi, &left))) {
 		CURL *handle = message->easy_handle;
 		CURLcode result = message->data.result;
-		void *transfer = NULL;
 
-		curl_easy_getinfo(handle, CURLINFO_PRIVATE, &transfer);
-		curl_multi_remove_handle(engine->multi, handle);
-		atomic_fetch_sub(&engine->active, 1);
-		transfer_end(engine, transfer, handle, result);
+		/* The message is gone with the handle. */
+		transfer_leave(engine, handle, result);
 	}
+}
+
+static void abort_all(struct engine *engine)
+{
+	struct transfer *transfer;
+	unsigned count;
+
+	while ((count = atomic_load(&engine->active_count)) > 0)
+		transfer_leave(engine, engine->active[count - 1], CURLE_ABORTED_BY_CALLBACK);
+	while ((transfer = queue_take(engine)))
+		transfer_end(engine, transfer, NULL, CURLE_ABORTED_BY_CALLBACK);
 }
 
 /* ---- The thread. ---- */
@@ -220,14 +250,14 @@ static void take_event(struct engine *engine, const struct epoll_event *event)
 	curl_multi_socket_action(engine->multi, event->data.fd, flags, &running);
 }
 
-static bool is_stopping(struct engine *engine)
+static bool flag_is_set(struct engine *engine, const bool *flag)
 {
-	bool stopping;
+	bool is_set;
 
 	pthread_mutex_lock(&engine->mutex);
-	stopping = engine->stopping;
+	is_set = *flag;
 	pthread_mutex_unlock(&engine->mutex);
-	return stopping;
+	return is_set;
 }
 
 static void *engine_main(void *argument)
@@ -235,9 +265,11 @@ static void *engine_main(void *argument)
 	struct engine *engine = argument;
 	struct epoll_event events[EVENTS_MAX];
 
-	while (!is_stopping(engine)) {
+	while (!flag_is_set(engine, &engine->stopping)) {
 		int running, count;
 
+		if (flag_is_set(engine, &engine->aborting))
+			abort_all(engine);
 		begin_queued(engine);
 		count = epoll_wait(engine->epoll_fd, events, EVENTS_MAX, wait_ms(engine));
 		for (int i = 0; i < count; i++)
@@ -248,7 +280,7 @@ static void *engine_main(void *argument)
 		}
 		end_finished(engine);
 	}
-	assert(atomic_load(&engine->active) == 0);
+	assert(atomic_load(&engine->active_count) == 0);
 	return NULL;
 }
 
@@ -279,7 +311,7 @@ void engine_run(struct engine *engine, struct transfer *transfer)
 void engine_read_numbers(struct engine *engine, struct engine_numbers *numbers)
 {
 	*numbers = (struct engine_numbers){
-		.active = atomic_load(&engine->active),
+		.active = atomic_load(&engine->active_count),
 		.waiting = atomic_load(&engine->waiting),
 		.connections = atomic_load(&engine->connections),
 		.connected = atomic_load(&engine->connected),
@@ -305,6 +337,7 @@ static void engine_free(struct engine *engine)
 	if (engine->event_fd >= 0)
 		close(engine->event_fd);
 	pthread_mutex_destroy(&engine->mutex);
+	free(engine->active);
 	free(engine->idle);
 	free(engine);
 }
@@ -335,8 +368,9 @@ static int set_up(struct engine *engine, struct err *err)
 	    epoll_ctl(engine->epoll_fd, EPOLL_CTL_ADD, engine->event_fd, &event) < 0)
 		return err_set(err, "cannot wait for events: %s", strerror(errno));
 	engine->multi = curl_multi_init();
+	engine->active = calloc(engine->limit, sizeof(CURL *));
 	engine->idle = calloc(engine->limit, sizeof(CURL *));
-	if (!engine->multi || !engine->idle || set_up_multi(engine) < 0)
+	if (!engine->multi || !engine->active || !engine->idle || set_up_multi(engine) < 0)
 		return err_set(err, "%s", strerror(ENOMEM));
 	return 0;
 }
@@ -369,14 +403,24 @@ struct engine *engine_start(unsigned limit, struct err *err)
 	return engine;
 }
 
+static void set_flag(struct engine *engine, bool *flag)
+{
+	pthread_mutex_lock(&engine->mutex);
+	*flag = true;
+	pthread_mutex_unlock(&engine->mutex);
+	wake(engine);
+}
+
+void engine_abort(struct engine *engine)
+{
+	set_flag(engine, &engine->aborting);
+}
+
 void engine_stop(struct engine *engine)
 {
 	if (!engine)
 		return;
-	pthread_mutex_lock(&engine->mutex);
-	engine->stopping = true;
-	pthread_mutex_unlock(&engine->mutex);
-	wake(engine);
+	set_flag(engine, &engine->stopping);
 	pthread_join(engine->thread, NULL);
 	engine_free(engine);
 }

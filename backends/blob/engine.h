@@ -29,11 +29,15 @@ struct transfer {
 	/* private to the engine follows */
 	struct task *task;
 	struct transfer *next;
+	unsigned place; /* among the active ones */
 };
 
 /* Starts an engine that has at most @limit transfers under way at the same time; others wait, first
  * come, first served. May block. NULL with a sentence in @err. */
 struct engine *engine_start(unsigned limit, struct err *err);
+
+/* Lets all transfers fail with CURLE_ABORTED_BY_CALLBACK, those to come as well. Any thread. */
+void engine_abort(struct engine *engine);
 
 /* Ends it; no transfer is under way. Blocks, perhaps for seconds: not on a worker. NULL is allowed. */
 void engine_stop(struct engine *engine);

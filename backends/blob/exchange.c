@@ -29,6 +29,20 @@
 
 /* ---- The response. ---- */
 
+/* libcurl's own idea of where a redirect leads to would contain the user and password that it was
+ * given. */
+static void take_location(struct exchange *exchange, const char *line, size_t length)
+{
+	const char *value = response_find_value(line, &length, "Location");
+	char *text = value ? strndup(value, length) : NULL;
+
+	if (!text)
+		return;
+	free(exchange->redirect);
+	exchange->redirect = url_resolve(exchange->url, text);
+	free(text);
+}
+
 static size_t on_head(char *line, size_t size, size_t count, void *argument)
 {
 	struct exchange *exchange = argument;
@@ -39,6 +53,7 @@ static size_t on_head(char *line, size_t size, size_t count, void *argument)
 		if (exchange->response.head_bytes <= HEAD_MAX)
 			return length;
 	} else if (response_take_line(&exchange->response, line, length)) {
+		take_location(exchange, line, length);
 		return length;
 	}
 	exchange->why = "the head of the response is too long";
@@ -295,10 +310,10 @@ static CURLcode on_prepare(struct transfer *transfer, CURL *handle)
 static bool is_final(CURLcode result)
 {
 	switch ((int)result) {
-	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_URL_MALFORMAT:
 	case CURLE_NOT_BUILT_IN:
 	case CURLE_OUT_OF_MEMORY:
+	case CURLE_ABORTED_BY_CALLBACK:
 	case CURLE_BAD_FUNCTION_ARGUMENT:
 	case CURLE_UNKNOWN_OPTION:
 	case CURLE_PEER_FAILED_VERIFICATION:
@@ -355,17 +370,13 @@ static void on_finish(struct transfer *transfer, CURL *handle, CURLcode result)
 {
 	struct exchange *exchange = CONTAINER_OF(transfer, struct exchange, transfer);
 	curl_off_t first_byte_us = 0, total_us = 0;
-	char *redirect = NULL;
 
 	if (handle) {
 		curl_easy_getinfo(handle, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);
 		curl_easy_getinfo(handle, CURLINFO_TOTAL_TIME_T, &total_us);
-		curl_easy_getinfo(handle, CURLINFO_REDIRECT_URL, &redirect);
 	}
 	exchange->first_byte_ns = (uint64_t)first_byte_us * NS_PER_US;
 	exchange->total_ns = (uint64_t)total_us * NS_PER_US;
-	if (redirect)
-		exchange->redirect = strdup(redirect);
 	exchange->result = result;
 	exchange->outcome = judge(exchange);
 }

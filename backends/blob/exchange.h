@@ -42,7 +42,7 @@ struct exchange {
 	CURLcode result;
 	struct response response;
 	const char *why; /* unless it is done; may point into error */
-	char *redirect;
+	char *redirect;	 /* an URL, or NULL */
 	uint64_t first_byte_ns, total_ns;
 
 	/* private follows */

@@ -58,7 +58,7 @@ bool retry_after_parse(uint64_t *seconds, const char *text, time_t now)
 
 /* ---- Lines. ---- */
 
-/* A line longer than that has nothing that is wanted here. */
+/* No value that is wanted here is longer. */
 #define VALUE_MAX 512
 
 /* "HTTP/1.1 206 Partial Content": begins a new head. */
@@ -132,6 +132,23 @@ static bool take_retry_after(struct response *response, const char *value)
 	return true;
 }
 
+const char *response_find_value(const char *line, size_t *length, const char *name)
+{
+	size_t name_length = strlen(name), left = *length;
+
+	if (left <= name_length || line[name_length] != ':' ||
+	    strncasecmp(line, name, name_length) != 0)
+		return NULL;
+	line += name_length + 1;
+	left -= name_length + 1;
+	for (; left > 0 && isspace((unsigned char)*line); left--)
+		line++;
+	while (left > 0 && isspace((unsigned char)line[left - 1]))
+		left--;
+	*length = left;
+	return line;
+}
+
 static const struct {
 	const char *name;
 	bool (*take)(struct response *response, const char *value);
@@ -141,44 +158,35 @@ static const struct {
 	{"Content-Length", take_length},       {"Retry-After", take_retry_after},
 };
 
-/* @line is "Name: value" without blanks at its end, and cut if it is not @whole. */
-static void take_field(struct response *response, const char *line, bool whole)
+/* Copies what is short enough and without zero bytes. */
+static bool copy_text(char text[VALUE_MAX], const char *from, size_t length)
 {
-	const char *value = strchr(line, ':');
-	size_t length = value ? (size_t)(value - line) : 0;
-
-	if (!value)
-		return;
-	for (value++; *value == ' ' || *value == '\t'; value++)
-		;
-	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
-		if (strlen(fields[i].name) == length &&
-		    strncasecmp(line, fields[i].name, length) == 0 &&
-		    (!whole || !fields[i].take(response, value)))
-			response->malformed = fields[i].name;
+	if (length >= VALUE_MAX || memchr(from, '\0', length))
+		return false;
+	memcpy(text, from, length);
+	text[length] = '\0';
+	return true;
 }
 
 bool response_take_line(struct response *response, const char *line, size_t length)
 {
 	char text[VALUE_MAX];
-	bool whole;
 
 	response->head_bytes += length;
 	if (response->head_bytes > HEAD_MAX)
 		return false;
-	while (length > 0 && isspace((unsigned char)line[length - 1]))
-		length--;
-	whole = length < sizeof(text);
-	if (!whole)
-		length = sizeof(text) - 1;
-	memcpy(text, line, length);
-	text[length] = '\0';
-	if (memchr(text, '\0', length))
-		response->malformed = "head, with a zero byte,";
-	else if (strncasecmp(text, "HTTP/", 5) == 0)
-		take_status(response, text);
-	else
-		take_field(response, text, whole);
+	if (length >= 5 && strncasecmp(line, "HTTP/", 5) == 0) {
+		take_status(response, copy_text(text, line, length) ? text : "");
+		return true;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+		size_t value_length = length;
+		const char *value = response_find_value(line, &value_length, fields[i].name);
+
+		if (value &&
+		    (!copy_text(text, value, value_length) || !fields[i].take(response, text)))
+			response->malformed = fields[i].name;
+	}
 	return true;
 }
 

@@ -106,6 +106,21 @@ const char *url_refuse_redirect(const char *from, const char *to)
 	return NULL;
 }
 
+char *url_resolve(const char *url, const char *location)
+{
+	CURLU *parsed = curl_url();
+	char *text = NULL, *copy = NULL;
+
+	if (parsed && curl_url_set(parsed, CURLUPART_URL, url, PARSE_FLAGS) == CURLUE_OK &&
+	    curl_url_set(parsed, CURLUPART_URL, location, PARSE_FLAGS | CURLU_URLENCODE) ==
+		    CURLUE_OK &&
+	    curl_url_get(parsed, CURLUPART_URL, &text, 0) == CURLUE_OK)
+		copy = strdup(text);
+	curl_free(text);
+	curl_url_cleanup(parsed);
+	return copy;
+}
+
 char *url_with_query(const char *url, const char *query)
 {
 	char *text;
@@ -135,14 +150,15 @@ static int check_http(const char *url, const char *key, struct err *err)
 			return err_set_key(err, key, "'%s' contains a blank: write %%20", shown);
 	if (!has_scheme(url, "https") && !has_scheme(url, "http"))
 		return err_set_key(err, key, "'%s' does not begin with http:// or https://", shown);
-	if (!url_has(url, CURLUPART_HOST))
+	/* libcurl would take "http:///a" for "http://a". */
+	if (!url_has(url, CURLUPART_HOST) || strstr(url, "://")[3] == '/')
 		return err_set_key(err, key, "'%s' is no URL", shown);
 	if (url_has_user(url))
 		return err_set_key(err, key,
 				   "there is a user name or a password in '%s': put them into a "
 				   "file, and give that as auth_file",
 				   shown);
-	if (url_has(url, CURLUPART_FRAGMENT))
+	if (strchr(url, '#'))
 		return err_set_key(err, key, "'%s' has a fragment (#)", shown);
 	return 0;
 }

@@ -58,6 +58,10 @@ bool url_same_origin(const char *a, const char *b);
 /* Why a redirect of a request from @from to @to is not followed: a phrase, or NULL where it is. */
 const char *url_refuse_redirect(const char *from, const char *to);
 
+/* What @location, perhaps relative, means in a response to a request for @url; to be freed. NULL: it
+ * is malformed, or there is no memory. */
+char *url_resolve(const char *url, const char *location);
+
 /* @url with @query, which may be NULL, added to its query; to be freed. NULL: no memory. */
 char *url_with_query(const char *url, const char *query);
 
