@@ -32,8 +32,10 @@
 #define NS_PER_S	1000000000ULL
 #define CHUNK		32768
 #define CONNECTIONS_MAX 1024
-/* How far ahead of now the line may be taken, and what one connection may have on it. */
-#define QUEUE_NS   2000000ULL
+/* How far ahead of now the line may be taken; and behind, since this program is late at times, which a
+ * line is not. */
+#define QUEUE_NS 2000000ULL
+/* What one connection may have on it. */
 #define WINDOW_MAX (16 << 20)
 
 /* Bytes on the line. */
@@ -110,7 +112,7 @@ static void flow_read(struct flow *flow, uint64_t now)
 		spare = chunk;
 		return;
 	}
-	if (flow->line->free_ns < now)
+	if (flow->line->free_ns + QUEUE_NS < now)
 		flow->line->free_ns = now;
 	flow->line->free_ns += (uint64_t)got * ns_per_mib >> 20;
 	chunk->arrives_ns = flow->line->free_ns + delay_ns;

@@ -123,7 +123,7 @@ odd_names() {
 		path=$(python3 -c 'import sys, urllib.parse
 print(urllib.parse.quote(urllib.parse.unquote(sys.argv[1])))' "$name")
 		check s3 PUT "/bucket/$path" -T "$work/image.raw"
-		reads_as "url = s3://bucket/$name" "$endpoint" "$region" "credentials_file = credentials"
+		reads_as "url = \"s3://bucket/$name\"" "$endpoint" "$region" "credentials_file = credentials"
 	done
 }
 
