@@ -376,6 +376,7 @@ now_and_then() {
 replaced_under_readers() {
 	http_tell "put /replaced $work/image.raw" >/dev/null
 	bad_conf "http://127.0.0.1:$http_port/replaced"
+	sed -i 's/^cache = .*/&\ncache_memory = 1M/' "$conf"
 	mount_disks "$conf" -o transport=auto
 	rules "path=/replaced delay=3"
 	{ sleep 0.5; http_tell "put /replaced $work/other.raw"; } >/dev/null &
