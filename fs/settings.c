@@ -50,6 +50,13 @@ const struct option settings_options[] = {
 	 .fallback = "1M",
 	 .help = "The largest request that the kernel sends in one piece. More than 1M needs Linux "
 		 "6.13, and a larger fs.fuse.max_pages_limit (sysctl) before the mount"},
+	{.name = "cache_memory",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct settings, cache_memory),
+	 .max = (uint64_t)1 << 42,
+	 .fallback = "256M",
+	 .help = "The most memory for what disks keep of what they have read from afar, all of "
+		 "them together. 0: they keep nothing, and read nothing ahead"},
 	{.name = "cache",
 	 .type = OPTION_ENUM,
 	 .offset = offsetof(struct settings, cache),
