@@ -259,10 +259,12 @@ static void blob_inspect(struct disk *disk, struct report *report)
 {
 	const struct blob *blob = disk->state;
 	const struct validator *validator = client_validator(blob->client);
+	char shown[ETAG_MAX];
 
 	report_string(report, "url", blob->shown);
-	report_string(report, "etag", validator->etag);
-	report_string(report, "last_modified", validator->last_modified);
+	report_string(report, "etag", response_show(shown, sizeof(shown), validator->etag));
+	report_string(report, "last_modified",
+		      response_show(shown, sizeof(shown), validator->last_modified));
 	report_u64(report, "unreachable_bytes", unreachable_bytes(disk));
 	client_inspect(blob->client, report);
 	blob_cache_inspect(blob->cache, report);

@@ -53,7 +53,7 @@ struct fetch {
 static void describe(const struct fetch *fetch, char *text, size_t size)
 {
 	const struct exchange *exchange = &fetch->exchange;
-	char shown[SHOWN_MAX], status[24] = "";
+	char shown[SHOWN_MAX], why[CURL_ERROR_SIZE], status[24] = "";
 
 	snprintf(shown, sizeof(shown), "%s", fetch->client->options.shown);
 	if (fetch->url)
@@ -62,7 +62,8 @@ static void describe(const struct fetch *fetch, char *text, size_t size)
 		snprintf(status, sizeof(status), ", status %u", exchange->response.status);
 	snprintf(text, size, "%s, bytes %llu-%llu%s: %s", shown,
 		 (unsigned long long)exchange->expected.first,
-		 (unsigned long long)exchange->expected.last, status, exchange->why);
+		 (unsigned long long)exchange->expected.last, status,
+		 response_show(why, sizeof(why), exchange->why));
 }
 
 /* ---- Tries. ---- */
@@ -241,9 +242,24 @@ static int client_probe(struct blob_client *client, struct err *err)
 	return result;
 }
 
+/* libcurl and OpenSSL read files, and want more stack than a task has. */
+struct engine_starting {
+	unsigned limit;
+	struct err *err;
+	struct engine *engine;
+};
+
+static void start_job(void *argument)
+{
+	struct engine_starting *start = argument;
+
+	start->engine = engine_start(start->limit, start->err);
+}
+
 struct blob_client *client_open(const struct client_options *options, struct err *err)
 {
 	struct blob_client *client = calloc(1, sizeof(*client));
+	struct engine_starting start = {.limit = options->max_requests, .err = err};
 	uint64_t seed = now_ns();
 
 	if (!client) {
@@ -256,7 +272,8 @@ struct blob_client *client_open(const struct client_options *options, struct err
 	client->options = *options;
 	backoff_init(&client->backoff, options->retry_delay_ns, options->retry_delay_max_ns, seed);
 	counters_init(&client->counters);
-	client->engine = engine_start(options->max_requests, err);
+	offload(start_job, &start);
+	client->engine = start.engine;
 	if (!client->engine || client_probe(client, err) < 0) {
 		client_close(client);
 		return NULL;
