@@ -3,7 +3,7 @@
 #include <string.h>
 
 extern const struct driver file_driver, ram_driver, null_driver, striped_driver, crypt_driver,
-	layered_driver, sqlite_driver, prwrap_driver, fault_driver, delay_driver;
+	layered_driver, sqlite_driver, prwrap_driver, fault_driver, delay_driver, blob_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {
@@ -17,6 +17,7 @@ const struct driver *const drivers[] = {
 	&prwrap_driver,
 	&fault_driver,
 	&delay_driver,
+	&blob_driver,
 	NULL,
 };
 /* clang-format on */

@@ -50,13 +50,6 @@ const struct option settings_options[] = {
 	 .fallback = "1M",
 	 .help = "The largest request that the kernel sends in one piece. More than 1M needs Linux "
 		 "6.13, and a larger fs.fuse.max_pages_limit (sysctl) before the mount"},
-	{.name = "cache_memory",
-	 .type = OPTION_SIZE,
-	 .offset = offsetof(struct settings, cache_memory),
-	 .max = (uint64_t)1 << 42,
-	 .fallback = "256M",
-	 .help = "The most memory for what disks keep of what they have read from afar, all of "
-		 "them together. 0: they keep nothing, and read nothing ahead"},
 	{.name = "cache",
 	 .type = OPTION_ENUM,
 	 .offset = offsetof(struct settings, cache),
@@ -66,6 +59,13 @@ const struct option settings_options[] = {
 		 "nothing, keep what was read and written, or also collect writes until fsync. "
 		 "With "
 		 "writeback a write beyond the end of a disk fails as late as that"},
+	{.name = "cache_memory",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct settings, cache_memory),
+	 .max = (uint64_t)1 << 44,
+	 .fallback = "256M",
+	 .help = "Memory for what was read of remote disks (driver blob), shared by all of them. 0: "
+		 "nothing is kept"},
 	{.name = "uid",
 	 .type = OPTION_STRING,
 	 .offset = offsetof(struct settings, user),

@@ -23,8 +23,8 @@ struct settings {
 	int transport;	       /* enum transport */
 	uint64_t ring_memory;  /* bytes */
 	uint64_t max_request;  /* bytes */
-	uint64_t cache_memory; /* bytes */
 	int cache;	       /* enum cache_policy */
+	uint64_t cache_memory; /* bytes */
 	char *user, *group;
 	uint64_t mode;
 	bool allow_other;
