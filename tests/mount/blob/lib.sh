@@ -149,8 +149,8 @@ make_image() {
 
 # ---- what a disk on any server does --------------------------------------------------------------
 
-# layers_conf BLOB...: the blob (its section's text) as base.img, and as vm.img and diff.img under a
-# layer in memory and one in a file.
+# layers_conf BLOB...: the blob (its section's text) as base.img, and once more as vm.img and diff.img,
+# under a layer in memory and one in a file.
 layers_conf() {
 	config <<-EOT
 		[diskfs]
@@ -160,12 +160,17 @@ layers_conf() {
 		driver = blob
 		$*
 
+		[below]
+		driver = blob
+		readonly = yes
+		$*
+
 		[scratch]
 		driver = ram
 
 		[vm]
 		driver = layered
-		below = scratch, base
+		below = scratch, below
 
 		[file]
 		driver = sqlite
@@ -173,7 +178,7 @@ layers_conf() {
 
 		[diff]
 		driver = layered
-		below = file, base
+		below = file, below
 	EOT
 }
 
