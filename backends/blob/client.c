@@ -16,7 +16,6 @@
 #include "backends/blob/backoff.h"
 #include "backends/blob/counters.h"
 #include "core/offload.h"
-#include "core/report.h"
 #include "core/task.h"
 
 #define REDIRECTS_MAX 10
@@ -129,7 +128,7 @@ static bool fetch_wait(struct fetch *fetch)
 	struct blob_client *client = fetch->client;
 	struct exchange *exchange = &fetch->exchange;
 	const struct response *response = &exchange->response;
-	char text[SHOWN_MAX + 400];
+	char text[LAST_ERROR_MAX];
 	uint64_t wait_ns, end_ns;
 
 	if (fetch->tries > client->options.retries)
@@ -184,7 +183,7 @@ static void fetch_end(struct fetch *fetch)
 static void tell_failure(const struct fetch *fetch)
 {
 	struct blob_client *client = fetch->client;
-	char text[SHOWN_MAX + 400];
+	char text[LAST_ERROR_MAX];
 
 	if (atomic_load(&client->aborting))
 		return;
@@ -220,7 +219,7 @@ int blob_fetch(struct blob_client *client, uint64_t offset, const struct sg *sg)
  * answer to this shows that ranges work. */
 static int client_probe(struct blob_client *client, struct err *err)
 {
-	char byte, text[SHOWN_MAX + 400];
+	char byte, text[LAST_ERROR_MAX];
 	struct iovec iov;
 	struct fetch fetch = {.client = client, .rest = sg_of(&iov, &byte, 1)};
 	enum exchange_outcome outcome = fetch_run(&fetch);
@@ -311,14 +310,27 @@ const struct validator *client_validator(const struct blob_client *client)
 	return &client->validator;
 }
 
-void client_inspect(struct blob_client *client, struct report *report)
+void client_read_numbers(struct blob_client *client, struct client_numbers *numbers)
 {
-	struct engine_numbers numbers;
+	struct engine_numbers of_engine;
 
-	engine_read_numbers(client->engine, &numbers);
-	report_u64(report, "requests_active", numbers.active);
-	report_u64(report, "requests_waiting", numbers.waiting);
-	report_u64(report, "connections", numbers.connections);
-	report_u64(report, "connections_made", numbers.connected);
-	counters_inspect(&client->counters, report);
+	engine_read_numbers(client->engine, &of_engine);
+	*numbers = (struct client_numbers){
+		.active = of_engine.active,
+		.waiting = of_engine.waiting,
+		.connections = of_engine.connections,
+		.connected = of_engine.connected,
+	};
+	counters_read(&client->counters, numbers);
+}
+
+void client_read_times(struct blob_client *client, enum client_time time,
+		       struct stats_totals *totals)
+{
+	counters_read_times(&client->counters, time, totals);
+}
+
+bool client_last_error(struct blob_client *client, char text[static LAST_ERROR_MAX], time_t *when)
+{
+	return counters_last_error(&client->counters, text, when);
 }
