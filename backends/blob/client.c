@@ -5,6 +5,10 @@
  * the target of a redirect never gets too old.
  *
  * Between two tries the task sleeps: it holds neither its worker nor a place in the engine.
+ *
+ * Where a request has got stuck, its connection may be dead without knowing it, and with HTTP/2 others
+ * would be sent over it, too. The next try takes a new one, and connections that are idle and were
+ * there before are not used again.
  */
 #include "backends/blob/client.h"
 #include <errno.h>
@@ -32,6 +36,7 @@ struct blob_client {
 	struct backoff backoff;
 	struct counters counters;
 	struct log_limit error_limit, retry_limit;
+	_Atomic uint64_t stuck_ns; /* when a request got stuck for the last time; 0: never */
 	atomic_bool aborting;
 };
 
@@ -42,7 +47,8 @@ struct fetch {
 	struct sg rest;
 	uint64_t deadline_ns;
 	unsigned tries, redirects;
-	char *url; /* where a redirect has led to, or NULL */
+	bool fresh; /* the last try got stuck */
+	char *url;  /* where a redirect has led to, or NULL */
 	struct exchange exchange;
 };
 
@@ -72,6 +78,7 @@ static enum exchange_outcome fetch_try(struct fetch *fetch)
 	struct blob_client *client = fetch->client;
 	const struct exchange_options *options = &client->options.exchange;
 	struct exchange *exchange = &fetch->exchange;
+	uint64_t stuck_ns = atomic_load(&client->stuck_ns);
 	size_t left = fetch->rest.len;
 
 	*exchange = (struct exchange){
@@ -80,6 +87,8 @@ static enum exchange_outcome fetch_try(struct fetch *fetch)
 		.expected = {fetch->first, fetch->last, client->length,
 			     client->length ? &client->validator : NULL},
 		.deadline_ns = fetch->deadline_ns,
+		.fresh = fetch->fresh,
+		.age_max_ns = stuck_ns ? now_ns() - stuck_ns : 0,
 		.rest = fetch->rest,
 	};
 	exchange_run(exchange, client->engine);
@@ -87,6 +96,9 @@ static enum exchange_outcome fetch_try(struct fetch *fetch)
 	fetch->rest = exchange->rest;
 	fetch->first += left;
 	counters_add(&client->counters, exchange, left);
+	fetch->fresh = exchange->result == CURLE_OPERATION_TIMEDOUT;
+	if (fetch->fresh)
+		atomic_store(&client->stuck_ns, now_ns());
 	return exchange->outcome;
 }
 
