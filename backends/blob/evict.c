@@ -11,8 +11,9 @@
 #define SMALL_SHARE 10 /* one in so many blocks */
 #define SET_SIZE    4
 
-/* So many blocks are moved, at most, for one that is forgotten. */
-#define MOVES_MAX 256
+/* So many blocks are moved, at most, for one that is forgotten: each was used since it was moved
+ * last, so that there are few on average, but all of them may have been. It is a millisecond. */
+#define MOVES_MAX 65536
 
 struct ghost {
 	uint32_t tag; /* 0: none */

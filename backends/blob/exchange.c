@@ -242,6 +242,9 @@ static CURLcode set_network(const struct exchange *exchange, CURL *handle)
 		SET(CURLOPT_PROXYPASSWORD, options->credentials->proxy_password);
 	}
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
+	SET(CURLOPT_FRESH_CONNECT, exchange->fresh ? 1L : 0L);
+	if (exchange->age_max_ns > 0)
+		SET(CURLOPT_MAXLIFETIME_CONN, (long)max_u64(exchange->age_max_ns / NS_PER_S, 1));
 	return CURLE_OK;
 }
 

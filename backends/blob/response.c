@@ -2,6 +2,7 @@
 #include "backends/blob/response.h"
 #include <ctype.h>
 #include <curl/curl.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -188,6 +189,15 @@ bool response_take_line(struct response *response, const char *line, size_t leng
 			response->malformed = fields[i].name;
 	}
 	return true;
+}
+
+const char *response_show(char *shown, size_t size, const char *text)
+{
+	snprintf(shown, size, "%s", text);
+	for (char *at = shown; *at; at++)
+		if (*at < ' ' || *at > '~')
+			*at = '?';
+	return shown;
 }
 
 /* ---- Verdicts. ---- */

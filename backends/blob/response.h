@@ -64,6 +64,10 @@ bool response_take_line(struct response *response, const char *line, size_t leng
 const char *response_refuse(const struct response *response, const struct expectation *expected,
 			    bool *changed);
 
+/* Copies @text, from a server, for messages and reports: what is no printable ASCII becomes "?".
+ * Returns @shown. */
+const char *response_show(char *shown, size_t size, const char *text);
+
 /* Where the value of a field called @name begins in @line, a line of a head as it came, of *length
  * bytes, and how long it is without blanks around it; NULL: it is another line. */
 const char *response_find_value(const char *line, size_t *length, const char *name);

@@ -18,9 +18,9 @@
 #define SIZE	(6 * MIB + 700)
 
 #ifdef __SANITIZE_THREAD__
-#define STEPS 150
+#define STEPS 100
 #else
-#define STEPS 500
+#define STEPS 250
 #endif
 
 struct race {
@@ -28,7 +28,8 @@ struct race {
 	struct blob_cache_object *objects[OBJECTS];
 	uint64_t memory;
 	unsigned requests_max;
-	bool fails; /* the middle of each object, at times */
+	bool fails;	/* the middle of each object, at times */
+	unsigned steps; /* of each task */
 	_Atomic unsigned failed, succeeded;
 };
 
@@ -77,7 +78,7 @@ static void race_task(unsigned index, void *argument)
 	bool held = true;
 
 	(void)argument;
-	for (unsigned i = 0; held && i < STEPS; i++) {
+	for (unsigned i = 0; held && i < race.steps; i++) {
 		struct blob_client *remote = &race.remotes[object];
 		size_t length = 1 + random_below(&random, random_below(&random, 8) ? 20000 : MIB);
 		int error;
@@ -98,47 +99,48 @@ static void race_task(unsigned index, void *argument)
 	}
 }
 
-static void run_race(uint64_t memory, unsigned requests_max, bool fails)
+static void run_race(uint64_t memory, unsigned requests_max, bool fails, unsigned steps)
 {
 	race.memory = memory;
 	race.requests_max = requests_max;
 	race.fails = fails;
+	race.steps = steps;
 	race.failed = race.succeeded = 0;
 	run_task(race_open, NULL);
 	run_tasks(TASKS, race_task, NULL);
 	run_task(race_close, NULL);
-	assert_true(race.succeeded > TASKS * STEPS / 2);
+	assert_true(race.succeeded > TASKS * steps / 2);
 	assert_true(fails == (race.failed > 0));
 }
 
 static void all_in_memory(void **state)
 {
 	(void)state;
-	run_race(16 * MIB, 64, false);
+	run_race(16 * MIB, 64, false, STEPS);
 }
 
 static void much_is_forgotten(void **state)
 {
 	(void)state;
-	run_race(2 * MIB, 64, false);
+	run_race(2 * MIB, 64, false, STEPS);
 }
 
 static void hardly_any_memory(void **state)
 {
 	(void)state;
-	run_race(80 * KIB, 8, false);
+	run_race(80 * KIB, 8, false, STEPS / 4);
 }
 
 static void few_requests(void **state)
 {
 	(void)state;
-	run_race(4 * MIB, 1, false);
+	run_race(4 * MIB, 1, false, STEPS / 8);
 }
 
 static void failures(void **state)
 {
 	(void)state;
-	run_race(4 * MIB, 16, true);
+	run_race(4 * MIB, 16, true, STEPS);
 }
 
 int main(void)

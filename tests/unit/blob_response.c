@@ -170,6 +170,16 @@ static void test_malformed_heads(void **state)
 	check_finish();
 }
 
+static void test_shown(void **state)
+{
+	char shown[8];
+
+	(void)state;
+	CHECK_TEXT(response_show(shown, sizeof(shown), "a\n\xc3\x7f b"), "a??? b");
+	CHECK_TEXT(response_show(shown, sizeof(shown), "abcdefghij"), "abcdefg");
+	check_finish();
+}
+
 static void test_endless_head(void **state)
 {
 	struct response response = {.status = 0};
@@ -372,7 +382,8 @@ int main(void)
 		cmocka_unit_test(test_head),	      cmocka_unit_test(test_malformed_heads),
 		cmocka_unit_test(test_endless_head),  cmocka_unit_test(test_verdicts),
 		cmocka_unit_test(test_whole),	      cmocka_unit_test(test_statuses),
-		cmocka_unit_test(test_heads_random),  cmocka_unit_test(test_backoff),
+		cmocka_unit_test(test_shown),	      cmocka_unit_test(test_heads_random),
+		cmocka_unit_test(test_backoff),
 	};
 
 	return cmocka_run_group_tests_name("blob: responses", tests, NULL, NULL);
