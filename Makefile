@@ -33,7 +33,7 @@ endif
 
 # ---- flags -------------------------------------------------------------------------------------
 
-PACKAGES := fuse3 liburing libcrypto libcryptsetup sqlite3
+PACKAGES := fuse3 liburing libcrypto libcryptsetup sqlite3 libcurl
 ifneq ($(MAKECMDGOALS),clean)
 # Debian's iniparser has no .pc file: it is linked by name.
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
@@ -95,13 +95,15 @@ $(TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(ROOMS:%.c=$(B)/%.o)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-# Clients for the scripts in tests/mount: each tests/mount/NAME.c is one.
+# Programs for the scripts in tests/mount: each tests/mount/NAME.c is one.
 CLIENTS := $(patsubst tests/mount/%.c,$(B)/tests/%,$(wildcard tests/mount/*.c))
 
 $(CLIENTS): $(B)/tests/%: tests/mount/%.c $(B)/flags
 	@mkdir -p $(@D)
 	@echo "  CC  $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -luring
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.c %.o,$^) -luring
+
+$(B)/tests/http_server: $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/http*.c))
 
 tests: $(B)/diskfs $(TESTS) $(CLIENTS)
 

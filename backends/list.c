@@ -4,7 +4,7 @@
 
 extern const struct driver file_driver, blockdev_driver, ram_driver, null_driver, striped_driver,
 	crypt_driver, layered_driver, sqlite_driver, vhd_driver, prwrap_driver, fault_driver,
-	delay_driver;
+	delay_driver, blob_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {
@@ -20,6 +20,7 @@ const struct driver *const drivers[] = {
 	&prwrap_driver,
 	&fault_driver,
 	&delay_driver,
+	&blob_driver,
 	NULL,
 };
 /* clang-format on */

@@ -15,6 +15,7 @@
 #include "backends/list.h"
 #include "conf/config.h"
 #include "core/buffer.h"
+#include "core/cache_memory.h"
 #include "core/log.h"
 #include "core/worker.h"
 #include "fs/command_line.h"
@@ -205,6 +206,7 @@ static int run(const struct settings *settings, struct config *config, const cha
 		return EXIT_FAILURE;
 	}
 	buffers_set_payload(settings->max_request);
+	cache_memory_set(settings->cache_memory);
 	if (workers_start((unsigned)settings->workers, &err) < 0) {
 		complain(&err);
 		mount_free(mount);

@@ -59,6 +59,13 @@ const struct option settings_options[] = {
 		 "nothing, keep what was read and written, or also collect writes until fsync. "
 		 "With "
 		 "writeback a write beyond the end of a disk fails as late as that"},
+	{.name = "cache_memory",
+	 .type = OPTION_SIZE,
+	 .offset = offsetof(struct settings, cache_memory),
+	 .max = (uint64_t)1 << 44,
+	 .fallback = "256M",
+	 .help = "Memory for what was read of remote disks (driver blob), shared by all of them. 0: "
+		 "nothing is kept"},
 	{.name = "uid",
 	 .type = OPTION_STRING,
 	 .offset = offsetof(struct settings, user),

@@ -19,11 +19,12 @@ enum transport {
 };
 
 struct settings {
-	uint64_t workers;     /* 0: as many as CPUs */
-	int transport;	      /* enum transport */
-	uint64_t ring_memory; /* bytes */
-	uint64_t max_request; /* bytes */
-	int cache;	      /* enum cache_policy */
+	uint64_t workers;      /* 0: as many as CPUs */
+	int transport;	       /* enum transport */
+	uint64_t ring_memory;  /* bytes */
+	uint64_t max_request;  /* bytes */
+	int cache;	       /* enum cache_policy */
+	uint64_t cache_memory; /* bytes */
 	char *user, *group;
 	uint64_t mode;
 	bool allow_other;

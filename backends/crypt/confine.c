@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "backends/crypt/secret.h"
+#include "backends/secret/secret.h"
 
 /*
  * Of which libcryptsetup, OpenSSL and Argon2 take 12 KiB, and TSan the most of it. It counts as

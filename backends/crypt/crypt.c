@@ -27,7 +27,7 @@
  */
 #include <errno.h>
 #include <string.h>
-#include "backends/crypt/key.h"
+#include "backends/secret/key.h"
 #include "backends/crypt/luks.h"
 #include "backends/crypt/xts.h"
 #include "core/buffer.h"

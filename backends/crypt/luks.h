@@ -3,7 +3,7 @@
 #ifndef BACKENDS_CRYPT_LUKS_H
 #define BACKENDS_CRYPT_LUKS_H
 
-#include "backends/crypt/key.h"
+#include "backends/secret/key.h"
 #include "backends/crypt/xts.h"
 #include "core/disk.h"
 

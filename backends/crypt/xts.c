@@ -16,7 +16,7 @@
 #include <openssl/provider.h>
 #include <stdlib.h>
 #include <string.h>
-#include "backends/crypt/secret.h"
+#include "backends/secret/secret.h"
 #include "core/worker.h"
 
 #define TWEAK_SIZE 16

@@ -42,7 +42,9 @@ struct stack {
 	 * tail=N for N bytes beyond its last sector, image=TYPE-KIB for a VHD of that type and block
 	 * size (differencing: with parents beside it, which are full of noise if it says so).
 	 * `blockdev` stands on a loop device of such a file, or with the word "partition" on a
-	 * partition of one. The word "port" stands for a port on top of the
+	 * partition of one. `blob` stands on an object of a server in the program, full of noise, with
+	 * a tail as well; the word "ill" is for one whose requests often fail the first time. The word
+	 * "port" stands for a port on top of the
 	 * disk. as=NAME gives a disk another name than its driver's, for those who name the disks
 	 * below; a list of names is NAME+NAME.
 	 */

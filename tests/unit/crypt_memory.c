@@ -25,7 +25,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "backends/crypt/confine.h"
-#include "backends/crypt/secret.h"
+#include "backends/secret/secret.h"
 #include "backends/list.h"
 #include "core/log.h"
 #include "core/worker.h"

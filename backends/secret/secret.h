@@ -6,8 +6,8 @@
  * A struct secret is a mapping of its own, of which pieces are taken one after the other and never
  * given back before all of it. It belongs to one thread at a time.
  */
-#ifndef BACKENDS_CRYPT_SECRET_H
-#define BACKENDS_CRYPT_SECRET_H
+#ifndef BACKENDS_SECRET_SECRET_H
+#define BACKENDS_SECRET_SECRET_H
 
 #include "core/util.h"
 

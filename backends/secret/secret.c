@@ -5,7 +5,7 @@
  * constructor. The functions put in their place are those of the C library, but for threads that
  * are between secret_openssl_begin() and secret_openssl_end().
  */
-#include "backends/crypt/secret.h"
+#include "backends/secret/secret.h"
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "backends/crypt/key.h"
+#include "backends/secret/key.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Files with keys and passphrases, read into secrets. Blocking, not in a task. */
-#ifndef BACKENDS_CRYPT_KEY_H
-#define BACKENDS_CRYPT_KEY_H
+#ifndef BACKENDS_SECRET_KEY_H
+#define BACKENDS_SECRET_KEY_H
 
-#include "backends/crypt/secret.h"
+#include "backends/secret/secret.h"
 #include "core/error.h"
 
 /* The most bytes of a file with a key or a passphrase. */
