@@ -362,6 +362,9 @@ static enum exchange_outcome judge(struct exchange *exchange)
 		return EXCHANGE_CHANGED;
 	if (exchange->why) /* ours */
 		return EXCHANGE_REFUSED;
+	/* All has come, whatever became of the connection behind it. */
+	if (exchange->body_begun && is_success(exchange) && exchange->rest.len == 0)
+		return EXCHANGE_DONE;
 	/* An error's body that was too long, or broke off, makes no difference to the error. */
 	if (result == CURLE_OK || (exchange->body_begun && !is_success(exchange)))
 		return judge_response(exchange);

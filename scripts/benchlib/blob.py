@@ -173,7 +173,7 @@ def scale_random(url, folder, options):
         progress(f"random reads: round {turn + 1} of {options.rounds}")
         with diskfs_blob(url, folder, options) as path:
             # The first connections take their time.
-            fio(path, OBJECT, row, 0.5, True, folder)
+            fio(path, OBJECT, row, 1, True, folder)
             ratios.append(fio(path, OBJECT, row, options.runtime, True, folder) * 1e3 / ideal)
     return [scale_row(f"{ROUND_TRIP_MS} ms, 4 KiB random read, depth 32: IOPS / (32 / round trip)", "",
                       ratios, ">=", 0.9)]

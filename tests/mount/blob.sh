@@ -7,7 +7,7 @@
 requires python3 curl openssl nginx mkfs.ext4
 requires_fuse
 
-read -r http https wrong down other <<<"$(free_ports 5)"
+read -r http https wrong down other proxy <<<"$(free_ports 6)"
 password=ThePasswordOfTheTests
 printf 'tester:%s\n' "$(openssl passwd -apr1 $password)" >"$work/htpasswd"
 (umask 077 && echo "tester:$password" >"$work/auth" && echo "tester:no$password" >"$work/wrong_auth")
@@ -24,6 +24,7 @@ start_nginx <<EOT
 limit_req_zone \$binary_remote_addr zone=often:64k rate=20r/s;
 limit_req_zone \$binary_remote_addr zone=retry:64k rate=20r/s;
 limit_conn_zone \$binary_remote_addr zone=connections:64k;
+log_format asked '"\$request" \$status';
 log_format shown '\$request_uri "\$http_authorization" "\$http_cookie"';
 server {
 	listen 127.0.0.1:$http;
@@ -101,6 +102,12 @@ server {
 	ssl_certificate_key $work/elsewhere.key;
 }
 server {
+	# As a proxy.
+	listen 127.0.0.1:$proxy;
+	access_log $work/nginx/proxy.log asked;
+	location / { proxy_pass http://127.0.0.1:$http; }
+}
+server {
 	# Its log tells what a stranger is shown.
 	listen 127.0.0.1:$other;
 	location /asked/ { alias $work/www/; }
@@ -110,7 +117,7 @@ server {
 EOT
 server_is_up "$work/nginx/error.log" 20 "http://127.0.0.1:$http/small.raw" || exit 1
 
-# refused REGEX OPTION...: a disk of these options is not mounted, and why.
+# refused REGEX OPTION...: a disk of these options is not mounted, and why: $refusal.
 refused() {
 	local wanted=$1
 
@@ -119,7 +126,8 @@ refused() {
 		printf '[base]\ndriver = blob\n'
 		printf '%s\n' "$@"
 	} | config
-	check_match "$wanted" timeout 60 "$BUILD/diskfs" "$conf" "$mnt"
+	refusal=$(timeout 60 "$BUILD/diskfs" "$conf" "$mnt" 2>&1)
+	grep -Eq -- "$wanted" <<<"$refusal" || not_ok "'$refusal' does not match '$wanted'"
 	! mounted "$mnt" || { not_ok "mounted"; unmount "$mnt"; }
 }
 
@@ -217,8 +225,48 @@ test_case "a password is not shown to another server" password_kept
 test_case "without the password" refused "\[base\] .*401" "url = http://127.0.0.1:$http/private/disk.raw"
 test_case "a wrong password" refused "\[base\] .*401" "url = http://127.0.0.1:$http/private/disk.raw" \
 	"auth_file = wrong_auth"
-test_case "a password in the URL is refused, or not shown" refused "\[base\] [^@]*$" \
-	"url = http://tester:$password@127.0.0.1:$http/private/nothing.raw"
+password_in_url() {
+	refused "\[base\] url: .*auth_file" "url = http://tester:$password@127.0.0.1:$http/disk.raw"
+	check_equal "" "$(grep -F $password <<<"$refusal")" "what tells the password"
+}
+
+test_case "a password in the URL is refused, and not shown" password_in_url
+
+# ---- proxies -------------------------------------------------------------------------------------
+
+proxied() {
+	mounted_as "url = http://no.such.host.example/disk.raw" "proxy = http://127.0.0.1:$proxy"
+	reads_match "$mnt/base.img"
+	unmount_disks
+	check_match '"GET http://no.such.host.example/disk.raw HTTP/1.1" 206' cat "$work/nginx/proxy.log"
+}
+
+proxied_tls() {
+	start_relay connect "tester:$password" || return
+	mounted_as "url = https://localhost:$https/disk.raw" "ca_file = ca.pem" \
+		"proxy = http://127.0.0.1:$relay_port" "proxy_auth_file = auth"
+	reads_match "$mnt/base.img"
+	no_secret "$password" "$(printf 'tester:%s' $password | base64)"
+	unmount_disks
+	check_match "^CONNECT localhost:$https " cat "$work/relay"
+	refused "\[base\] .*407" "url = https://localhost:$https/disk.raw" "ca_file = ca.pem" \
+		"proxy = http://127.0.0.1:$relay_port" "proxy_auth_file = wrong_auth"
+	refused "\[base\] proxy: " "url = https://localhost:$https/disk.raw" "ca_file = ca.pem" \
+		"proxy = http://tester:$password@127.0.0.1:$relay_port"
+	check_equal "" "$(grep -F $password <<<"$refusal")" "what tells the password"
+}
+
+# What the environment says of proxies is not for disks.
+proxy_of_environment() {
+	http_proxy=http://127.0.0.1:$down ALL_PROXY=http://127.0.0.1:$down \
+		mounted_as "url = http://127.0.0.1:$http/disk.raw"
+	reads_match "$mnt/base.img"
+	unmount_disks
+}
+
+test_case "a proxy" proxied
+test_case "a proxy with a password, for https" proxied_tls
+test_case "a proxy of the environment" proxy_of_environment
 
 # ---- limits --------------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ read_cases=(
 	"endless body in chunks|chunked more=1000000000000|EIO|longer|3"
 	"chunks|chunked|right||1"
 	"no length but the end of the connection|length=none|either||3"
+	"no length, and a reset behind the body|length=none reset|right||1"
+	"no length, and nothing behind the body|length=none stall|right||1"
 	"a length that lies: more|length=9999|EIO|length|3"
 	"Content-Range of another place|content-range=bytes%200-4095/%T|EIO|range|1"
 	"Content-Range of another length|content-range=bytes%20%F-%L/99999999|EIO|changed|1"
@@ -269,17 +271,14 @@ test_case "a redirect to another host takes no secrets along" secrets_stay
 
 # ---- TLS -----------------------------------------------------------------------------------------
 
-# start_front NAME: TLS with that certificate in front of the server, at $front_port.
+# start_front NAME: TLS with that certificate in front of the server, at $relay_port.
 start_front() {
-	start_server "$work/$1.front" python3 "$blob_folder/tls_front.py" "$work/$1.pem" "$work/$1.key" \
-		"$http_port"
-	wait_for 10 test -s "$work/$1.front" || { cat "$work/$1.front"; return 1; }
-	front_port=$(cat "$work/$1.front")
+	start_relay tls "$work/$1.pem" "$work/$1.key" "$http_port"
 }
 
 wrong_name() {
 	start_front elsewhere || { not_ok "no server"; return; }
-	bad_conf "https://localhost:$front_port/good" "ca_file = ca.pem" "query_file = query"
+	bad_conf "https://localhost:$relay_port/good" "ca_file = ca.pem" "query_file = query"
 	not_mounted "certificate|subject name"
 	check_equal "" "$(http_log)" "what the server was asked"
 }
@@ -287,7 +286,7 @@ wrong_name() {
 # Once it is mounted, over TLS.
 downgrade() {
 	start_front leaf || { not_ok "no server"; return; }
-	bad_conf "https://localhost:$front_port/good" "ca_file = ca.pem" "query_file = query"
+	bad_conf "https://localhost:$relay_port/good" "ca_file = ca.pem" "query_file = query"
 	mount_disks "$conf" -o transport=auto
 	rules "path=/good location=http://localhost:$http_port/case0"
 	http_log >/dev/null
@@ -352,7 +351,113 @@ for each in "${mount_cases[@]}"; do
 	test_case "at the mount: $name" mount_case "$words" "$why"
 done
 
-# ---- a server that goes ---------------------------------------------------------------------------
+# ---- many readers --------------------------------------------------------------------------------
+
+# Everything goes wrong now and then; a cache that is too small forgets most of what was read.
+now_and_then() {
+	http_tell "put /often $work/image.raw" >/dev/null
+	bad_conf "http://127.0.0.1:$http_port/often"
+	sed -i 's/^retries = .*/retries = 20/; s/^timeout = .*/timeout = 60s/; s/^cache = .*/&\ncache_memory = 2M/' \
+		"$conf"
+	mount_disks "$conf" -o transport=auto
+	rules "path=/often chance=2 silent reset; path=/often chance=2 body=3000 reset;" \
+		"path=/often chance=2 body=0; path=/often chance=2 status=503 header=Retry-After:%200;" \
+		"path=/often chance=2 status=500; path=/often chance=5 delay=20; path=/often chance=2 location=/often;" \
+		"path=/often chance=10 chunked; path=/often chance=2 drip=2000,1; path=/often chance=2 more=500;" \
+		"path=/often chance=5 close"
+	reads_match "$mnt/bad.img"
+	check cmp "$work/image.raw" "$mnt/bad.img"
+	[ "$(blob_number retries bad.img)" -gt 0 ] || not_ok "nothing went wrong: nothing was tested"
+	rules ""
+	unmount_disks
+}
+
+# Readers at the moment when the object is replaced: what each gets is the old content, or an error.
+replaced_under_readers() {
+	http_tell "put /replaced $work/image.raw" >/dev/null
+	bad_conf "http://127.0.0.1:$http_port/replaced"
+	sed -i 's/^cache = .*/&\ncache_memory = 1M/' "$conf"
+	mount_disks "$conf" -o transport=auto
+	rules "path=/replaced delay=3"
+	{ sleep 0.5; http_tell "put /replaced $work/other.raw"; } >/dev/null &
+	check python3 - "$mnt/bad.img" "$work/image.raw" <<'PY'
+import mmap, os, random, sys, threading, time
+
+data = open(sys.argv[2], "rb").read()
+wrong, failed, end = [], [], time.monotonic() + 2
+
+def read(seed):
+    choice = random.Random(seed)
+    fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+    memory = mmap.mmap(-1, 1 << 18)
+    while time.monotonic() < end:
+        length = 4096 * choice.choice((1, 1, 2, 64))
+        at = choice.randrange(0, len(data) // 4096) * 4096
+        try:
+            got = os.preadv(fd, [memoryview(memory)[:length]], at)
+            if memory[:got] != data[at:at + length]:
+                wrong.append((at, got))
+        except OSError as error:
+            failed.append(error)
+
+threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+assert not wrong, wrong[:5]
+assert failed, "nothing has failed"
+PY
+	wait $!
+	check_match 'changed' cat "$work/log"
+	rules ""
+	unmount_disks
+}
+
+# Heads in which bytes are something else: what is taken from them is right, or they are refused.
+mangled() {
+	http_tell "put /mangled $work/image.raw" >/dev/null
+	bad_conf "http://127.0.0.1:$http_port/mangled"
+	sed -i 's/^cache = .*/&\ncache_memory = 0/; s/^low_speed_time = .*/low_speed_time = 1s/' "$conf"
+	mount_disks "$conf" -o transport=auto
+	rules "path=/mangled chance=50 mangle=1 close; path=/mangled chance=50 mangle=4 close;" \
+		"path=/mangled chance=50 mangle=20 close"
+	check python3 - "$mnt/bad.img" "$work/image.raw" <<'PY'
+import mmap, os, random, sys, threading, time
+
+data = open(sys.argv[2], "rb").read()
+wrong, counts, end = [], {"right": 0, "failed": 0}, time.monotonic() + 4
+
+def read(seed):
+    choice = random.Random(seed)
+    fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+    memory = mmap.mmap(-1, 1 << 16)
+    while time.monotonic() < end:
+        length = 512 * choice.choice((1, 8, 100))
+        at = choice.randrange(0, len(data) // 512) * 512
+        try:
+            got = os.preadv(fd, [memoryview(memory)[:length]], at)
+            if memory[:got] != data[at:at + length]:
+                wrong.append((at, length, got))
+            counts["right"] += 1
+        except OSError:
+            counts["failed"] += 1
+
+threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+print(counts)
+assert not wrong, wrong[:5]
+assert counts["right"] > 100 and counts["failed"] > 10, counts
+PY
+	rules ""
+	reads_match "$mnt/bad.img"
+	unmount_disks
+}
+
+test_case "heads that are mangled" mangled
+test_case "many readers, and everything goes wrong now and then" now_and_then
+test_case "many readers, and the object is replaced" replaced_under_readers
+
+# ---- a server that goes --------------------------------------------------------------------------
 
 server_gone() {
 	local before

@@ -104,6 +104,10 @@ test_case "an URL that was signed before" presigned
 test_case "over TLS" reads_as "url = s3://bucket/image.raw" \
 	"endpoint = https://127.0.0.1:$s3_tls_port" "$region" "ca_file = ca.pem" \
 	"credentials_file = credentials"
+# bucket.localhost is a name of this machine, and the gateway knows its own.
+test_case "the bucket as a part of the host's name" reads_as "url = s3://bucket/image.raw" \
+	"endpoint = https://localhost:$s3_tls_port" "addressing = virtual" "$region" "ca_file = ca.pem" \
+	"credentials_file = credentials"
 test_case "no credentials" refused "\[base\] .*403" "url = s3://bucket/image.raw" "$endpoint" "$region"
 test_case "a wrong secret" refused "\[base\] .*403" "url = s3://bucket/image.raw" "$endpoint" \
 	"$region" "credentials_file = wrong_secret"

@@ -100,6 +100,13 @@ start_http_server() {
 	read -r http_port <&"$http_out" || { cat "$work/http_server.log"; exit 1; }
 }
 
+# start_relay ARGUMENT...: relay.py, at $relay_port; what it prints goes to $work/relay.
+start_relay() {
+	start_server "$work/relay" python3 "$blob_folder/relay.py" "$@"
+	wait_for 10 test -s "$work/relay" || { cat "$work/relay"; return 1; }
+	read -r relay_port <"$work/relay"
+}
+
 # http_tell COMMAND: prints its answer.
 http_tell() {
 	local line
