@@ -105,6 +105,7 @@ static struct stream *new_stream(struct readahead *readahead, struct candidate *
 		.next = candidate->end,
 		.run = candidate->end - candidate->begin,
 		.limit = min_u64(READAHEAD_START, readahead->max),
+		.proven = min_u64(READAHEAD_START, readahead->max),
 		.round_ns = now,
 	};
 	*candidate = (struct candidate){0};
@@ -125,6 +126,13 @@ static void begin_round(struct stream *stream, uint64_t now)
 	stream->round_waited = false;
 }
 
+static void hold(struct stream *stream)
+{
+	stream->state = STREAM_HOLDING;
+	stream->rounds_held = 0;
+}
+
+/* In which the reader had to wait. */
 static void end_round(const struct readahead *readahead, struct stream *stream, uint64_t now)
 {
 	uint64_t ns = max_u64(now - stream->round_ns, 1);
@@ -132,26 +140,29 @@ static void end_round(const struct readahead *readahead, struct stream *stream, 
 	bool faster = rate >= stream->best * FASTER;
 
 	if (stream->state == STREAM_HOLDING) {
-		faster = ++stream->rounds_held >= ROUNDS_HELD_MAX;
-		if (faster)
-			stream->state = STREAM_TRYING;
-	} else if (!faster) {
-		if (stream->state == STREAM_TRYING)
-			set_limit(readahead, stream, stream->limit / 2);
-		stream->state = STREAM_HOLDING;
-		stream->rounds_held = 0;
-	}
-	if (faster) {
+		if (++stream->rounds_held < ROUNDS_HELD_MAX)
+			return;
+		stream->state = STREAM_GROWING;
 		stream->best = rate;
-		set_limit(readahead, stream, stream->limit * 2);
+	} else if (faster) {
+		stream->state = STREAM_GROWING;
+		stream->best = rate;
+		stream->proven = min_u64(stream->limit * 2, readahead->max);
+	} else if (stream->state == STREAM_GROWING) {
+		stream->state = STREAM_DOUBTING;
+	} else {
+		hold(stream);
+		stream->limit = stream->proven;
+		return;
 	}
+	set_limit(readahead, stream, stream->limit * 2);
 }
 
 static void halve(const struct readahead *readahead, struct stream *stream, uint64_t now)
 {
 	set_limit(readahead, stream, stream->limit / 2);
-	stream->state = STREAM_HOLDING;
-	stream->rounds_held = 0;
+	stream->proven = stream->limit;
+	hold(stream);
 	begin_round(stream, now);
 }
 
@@ -167,7 +178,10 @@ static void advance(const struct readahead *readahead, struct stream *stream,
 		stream->run += note->end - max_u64(note->begin, stream->next);
 		stream->next = note->end;
 	}
-	if (stream->run - stream->round_run >= stream->limit) {
+	/* Until it is as long as its limit, the limit is not what it has to do with. */
+	if (stream->run <= stream->limit) {
+		begin_round(stream, note->now_ns);
+	} else if (stream->run - stream->round_run >= stream->limit) {
 		if (stream->round_waited)
 			end_round(readahead, stream, note->now_ns);
 		begin_round(stream, note->now_ns);

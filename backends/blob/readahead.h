@@ -9,11 +9,12 @@
  *	as long as the stream, since the beginning: so what is read in vain when it breaks off is
  *	less than what was not, and whoever reads at random gets nothing;
  *
- *	at most its limit, which is doubled as long as that helps. A *round* is as long as the limit.
- *	If the reader had to wait in it, and went faster by a tenth than in the round before, the
- *	limit is doubled. So it ends at about twice what is on its way when the link is full (the
- *	product of bandwidth and delay), without a guess of either. A reader that never waits has
- *	enough. From time to time it tries again; if that was no use, it goes back.
+ *	at most its limit, which is doubled as long as that helps. A *round* is as long as the limit;
+ *	those in which the reader did not have to wait do not count, since he has enough. If he went
+ *	faster by a tenth than ever before, the limit is doubled; if he did not, it is doubled once
+ *	more, since rates are uneven, and then goes back. So it ends at two to four times what is on
+ *	its way when the link is full (the product of bandwidth and delay), without a guess of
+ *	either. From time to time it tries again.
  *
  * Where a stream comes to something that was read ahead, but is gone, the limit is halved: either it
  * was pushed out, or it failed. It is not tried again at once then.
@@ -29,8 +30,8 @@
 
 #define READAHEAD_CANDIDATES 64
 #define READAHEAD_STREAMS    16
-/* The limit of a new stream, and the lowest. */
-#define READAHEAD_START (512 * KIB)
+/* The limit of a new stream: what is on its way at 1 Gbit/s and 30 ms. And the lowest. */
+#define READAHEAD_START (4 * MIB)
 #define READAHEAD_MIN	(64 * KIB)
 
 /* The end of a read, of bytes [begin, end); begin == end: none. */
@@ -40,8 +41,8 @@ struct candidate {
 
 enum stream_state {
 	STREAM_GROWING,
+	STREAM_DOUBTING, /* it was doubled in vain, once */
 	STREAM_HOLDING,
-	STREAM_TRYING,
 };
 
 struct stream {
@@ -52,6 +53,7 @@ struct stream {
 	uint64_t used; /* when, by readahead->time; 0: no stream */
 
 	enum stream_state state;
+	uint64_t proven;	      /* the limit to go back to */
 	uint64_t round_run, round_ns; /* of its beginning */
 	bool round_waited;
 	unsigned rounds_held;
