@@ -99,6 +99,29 @@ enum disk_open_flags {
 };
 
 /*
+ * A number that a driver keeps of each of its disks, beside what the core counts, for `.metrics`: a
+ * counter, a gauge, or a histogram of times. Those of the same name follow one another, and have the
+ * same type and help.
+ */
+enum metric_type {
+	METRIC_COUNTER,
+	METRIC_GAUGE,
+	METRIC_LATENCY,
+};
+
+struct disk_metric {
+	/* As Prometheus wants it, "diskfs_blob_retries_total"; NULL ends a table. */
+	const char *name;
+	const char *help;  /* a sentence */
+	const char *label; /* besides image and node: "outcome=\"failed\""; or NULL */
+	enum metric_type type;
+	size_t which; /* for the functions */
+	/* Any thread; must not block. The second is for METRIC_LATENCY, the first for all else. */
+	uint64_t (*value)(struct disk *disk, size_t which);
+	void (*latency)(struct disk *disk, size_t which, struct stats_totals *totals);
+};
+
+/*
  * A driver: one constant struct at the end of its file. No function may be called on a disk whose
  * open() failed, but close(), which copes with the half-built; open() may therefore just return.
  */
@@ -177,6 +200,7 @@ struct driver {
 
 	/* Adds the driver's own fields; any thread, must not block. NULL: none. */
 	void (*inspect)(struct disk *disk, struct report *report);
+	const struct disk_metric *metrics; /* NULL: none */
 };
 
 /* One open disk. Drivers read the first part; what is in `core` belongs to the core. */

@@ -2,11 +2,13 @@
 /*
  * The counters of all nodes as Prometheus text (exposition format 0.0.4): each metric with its HELP
  * and TYPE line, then a sample for each node and operation. Labels: image, the path of nodes from
- * its top to the node ("vm1/base"), operation.
+ * its top to the node ("vm1/base"), operation. Then those that drivers have of their own (struct
+ * disk_metric), for each of their nodes.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "core/disk.h"
 #include "fs/mount.h"
 #include "fs/status.h"
@@ -78,25 +80,27 @@ static const struct metric metrics[] = {
 	{"diskfs_latency_seconds", "histogram", "Time that requests took.", sample_latency},
 };
 
-/* The samples of one metric for @disk and all below it. Names of files need escapes, also where a
- * disk is called like its file; names of nodes do not. */
-static void sample_disk(FILE *out, const struct metric *metric, const char *image, const char *path,
-			struct disk *disk)
-{
-	for (unsigned op = 0; op < STATS_OPS; op++) {
-		struct stats_totals totals;
-		char labels[1200];
+/* What is done with each disk; @labels are those of its image and its node. */
+struct visitor {
+	FILE *out;
+	void (*visit)(const struct visitor *visitor, struct disk *disk, const char *labels);
+	const void *what; /* is to be told */
+};
 
-		stats_read(&disk->core.stats, op, &totals);
-		snprintf(labels, sizeof(labels), "image=\"%s\",node=\"%s\",op=\"%s\"", image, path,
-			 stats_op_name(op));
-		metric->sample(out, metric->name, labels, &totals);
-	}
+/* Visits @disk and all below it. Names of files need escapes, also where a disk is called like its
+ * file; names of nodes do not. */
+static void visit_disk(const struct visitor *visitor, const char *image, const char *path,
+		       struct disk *disk)
+{
+	char labels[1200];
+
+	snprintf(labels, sizeof(labels), "image=\"%s\",node=\"%s\"", image, path);
+	visitor->visit(visitor, disk, labels);
 	for (unsigned i = 0; i < disk->below_count; i++) {
 		char below[512];
 
 		snprintf(below, sizeof(below), "%s/%s", path, disk->below[i]->name);
-		sample_disk(out, metric, image, below, disk->below[i]);
+		visit_disk(visitor, image, below, disk->below[i]);
 	}
 }
 
@@ -113,26 +117,128 @@ static void escape_label(char escaped[static 512], const char *name)
 	escaped[length] = '\0';
 }
 
+static void visit_all(const struct visitor *visitor, struct mount *mount)
+{
+	for (size_t i = 0; i < mount->image_count; i++) {
+		char image[512], top[512];
+
+		escape_label(image, mount->images[i].name);
+		escape_label(top, mount->images[i].disk->name);
+		visit_disk(visitor, image, top, mount->images[i].disk);
+	}
+}
+
+static void print_head(FILE *out, const char *name, const char *type, const char *help)
+{
+	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* ---- What the core counts. ---- */
+
+static void visit_operations(const struct visitor *visitor, struct disk *disk, const char *labels)
+{
+	const struct metric *metric = visitor->what;
+
+	for (unsigned op = 0; op < STATS_OPS; op++) {
+		struct stats_totals totals;
+		char all[1300];
+
+		stats_read(&disk->core.stats, op, &totals);
+		snprintf(all, sizeof(all), "%s,op=\"%s\"", labels, stats_op_name(op));
+		metric->sample(visitor->out, metric->name, all, &totals);
+	}
+}
+
+static void print_metrics(FILE *out, struct mount *mount)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(metrics); i++) {
+		const struct visitor visitor = {out, visit_operations, &metrics[i]};
+
+		print_head(out, metrics[i].name, metrics[i].type, metrics[i].help);
+		visit_all(&visitor, mount);
+	}
+}
+
+/* ---- What drivers count. ---- */
+
+#define DRIVERS_MAX 64
+
+/* Those with metrics, of which there is a disk. */
+struct driver_set {
+	const struct driver *drivers[DRIVERS_MAX];
+	size_t count;
+};
+
+static void collect_drivers(struct driver_set *set, const struct disk *disk)
+{
+	size_t i = 0;
+
+	while (i < set->count && set->drivers[i] != disk->driver)
+		i++;
+	if (disk->driver->metrics && i == set->count && i < DRIVERS_MAX)
+		set->drivers[set->count++] = disk->driver;
+	for (i = 0; i < disk->below_count; i++)
+		collect_drivers(set, disk->below[i]);
+}
+
+/* A metric of a driver. */
+struct driver_metric {
+	const struct driver *driver;
+	const struct disk_metric *metric;
+};
+
+static void visit_driver(const struct visitor *visitor, struct disk *disk, const char *labels)
+{
+	const struct driver_metric *what = visitor->what;
+	const struct disk_metric *metric = what->metric;
+	struct stats_totals totals = {.requests = 0};
+	char all[1300];
+
+	if (disk->driver != what->driver)
+		return;
+	snprintf(all, sizeof(all), "%s%s%s", labels, metric->label ? "," : "",
+		 metric->label ? metric->label : "");
+	if (metric->type != METRIC_LATENCY) {
+		sample_u64(visitor->out, metric->name, all, metric->value(disk, metric->which));
+		return;
+	}
+	metric->latency(disk, metric->which, &totals);
+	sample_latency(visitor->out, metric->name, all, &totals);
+}
+
+static void print_driver(FILE *out, struct mount *mount, const struct driver *driver)
+{
+	static const char *const types[] = {
+		[METRIC_COUNTER] = "counter",
+		[METRIC_GAUGE] = "gauge",
+		[METRIC_LATENCY] = "histogram",
+	};
+	const char *last = "";
+
+	for (const struct disk_metric *metric = driver->metrics; metric->name; metric++) {
+		const struct driver_metric what = {driver, metric};
+		const struct visitor visitor = {out, visit_driver, &what};
+
+		if (strcmp(metric->name, last) != 0)
+			print_head(out, metric->name, types[metric->type], metric->help);
+		last = metric->name;
+		visit_all(&visitor, mount);
+	}
+}
+
 char *metrics_text(struct mount *mount, size_t *length)
 {
+	struct driver_set set = {.count = 0};
 	char *text = NULL;
 	FILE *out = open_memstream(&text, length);
 
 	if (!out)
 		return NULL;
-	for (size_t m = 0; m < ARRAY_SIZE(metrics); m++) {
-		const struct metric *metric = &metrics[m];
-
-		fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help,
-			metric->name, metric->type);
-		for (size_t i = 0; i < mount->image_count; i++) {
-			char image[512], top[512];
-
-			escape_label(image, mount->images[i].name);
-			escape_label(top, mount->images[i].disk->name);
-			sample_disk(out, metric, image, top, mount->images[i].disk);
-		}
-	}
+	print_metrics(out, mount);
+	for (size_t i = 0; i < mount->image_count; i++)
+		collect_drivers(&set, mount->images[i].disk);
+	for (size_t i = 0; i < set.count; i++)
+		print_driver(out, mount, set.drivers[i]);
 	if (fclose(out) != 0) {
 		free(text);
 		return NULL;

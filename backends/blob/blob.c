@@ -22,11 +22,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "backends/blob/cache.h"
-#include "backends/blob/client.h"
-#include "core/disk.h"
+#include "backends/blob/blob.h"
+#include "core/log.h"
 #include "core/offload.h"
-#include "core/report.h"
 
 #define PHYSICAL_SECTOR_SIZE 4096
 
@@ -43,15 +41,6 @@ struct blob_config {
 	uint64_t retries, retry_delay, retry_delay_max;
 	uint64_t readahead;
 	uint64_t sector_size;
-};
-
-struct blob {
-	struct blob_url url;
-	struct credentials credentials;
-	char *request_url; /* with the query of a file */
-	char *shown;
-	struct blob_client *client;
-	struct blob_cache_object *cache;
 };
 
 /* ---- Data. ---- */
@@ -174,13 +163,6 @@ static int set_id(struct disk *disk, struct err *err)
 	return 0;
 }
 
-static uint64_t unreachable_bytes(const struct disk *disk)
-{
-	const struct blob *blob = disk->state;
-
-	return client_length(blob->client) & (disk_sector_size(disk) - 1);
-}
-
 static int set_geometry(struct disk *disk, struct err *err)
 {
 	const struct blob_config *config = disk->config;
@@ -197,10 +179,10 @@ static int set_geometry(struct disk *disk, struct err *err)
 				   blob->shown, (unsigned long long)config->sector_size);
 	if (length > INT64_MAX)
 		return err_set_key(err, "url", "'%s' is too large for a file", blob->shown);
-	if (unreachable_bytes(disk) > 0)
+	if (blob_unreachable_bytes(disk) > 0)
 		log_warning(disk->name,
 			    "the last %llu bytes of '%s' are no whole sector and cannot be reached",
-			    (unsigned long long)unreachable_bytes(disk), blob->shown);
+			    (unsigned long long)blob_unreachable_bytes(disk), blob->shown);
 	return set_id(disk, err);
 }
 
@@ -253,21 +235,6 @@ static void blob_close(struct disk *disk)
 	free(blob->request_url);
 	free(blob->shown);
 	*blob = (struct blob){.client = NULL};
-}
-
-static void blob_inspect(struct disk *disk, struct report *report)
-{
-	const struct blob *blob = disk->state;
-	const struct validator *validator = client_validator(blob->client);
-	char shown[ETAG_MAX];
-
-	report_string(report, "url", blob->shown);
-	report_string(report, "etag", response_show(shown, sizeof(shown), validator->etag));
-	report_string(report, "last_modified",
-		      response_show(shown, sizeof(shown), validator->last_modified));
-	report_u64(report, "unreachable_bytes", unreachable_bytes(disk));
-	client_inspect(blob->client, report);
-	blob_cache_inspect(blob->cache, report);
 }
 
 /* ---- Options. ---- */
@@ -431,4 +398,5 @@ const struct driver blob_driver = {
 	.close = blob_close,
 	.read = blob_read,
 	.inspect = blob_inspect,
+	.metrics = blob_metrics,
 };

@@ -5,6 +5,10 @@
  * the target of a redirect never gets too old.
  *
  * Between two tries the task sleeps: it holds neither its worker nor a place in the engine.
+ *
+ * Where a request has got stuck, its connection may be dead without knowing it, and with HTTP/2 others
+ * would be sent over it, too. The next try takes a new one, and connections that are idle and were
+ * there before are not used again.
  */
 #include "backends/blob/client.h"
 #include <errno.h>
@@ -16,7 +20,6 @@
 #include "backends/blob/backoff.h"
 #include "backends/blob/counters.h"
 #include "core/offload.h"
-#include "core/report.h"
 #include "core/task.h"
 
 #define REDIRECTS_MAX 10
@@ -33,6 +36,7 @@ struct blob_client {
 	struct backoff backoff;
 	struct counters counters;
 	struct log_limit error_limit, retry_limit;
+	_Atomic uint64_t stuck_ns; /* when a request got stuck for the last time; 0: never */
 	atomic_bool aborting;
 };
 
@@ -43,7 +47,8 @@ struct fetch {
 	struct sg rest;
 	uint64_t deadline_ns;
 	unsigned tries, redirects;
-	char *url; /* where a redirect has led to, or NULL */
+	bool fresh; /* the last try got stuck */
+	char *url;  /* where a redirect has led to, or NULL */
 	struct exchange exchange;
 };
 
@@ -73,6 +78,7 @@ static enum exchange_outcome fetch_try(struct fetch *fetch)
 	struct blob_client *client = fetch->client;
 	const struct exchange_options *options = &client->options.exchange;
 	struct exchange *exchange = &fetch->exchange;
+	uint64_t stuck_ns = atomic_load(&client->stuck_ns);
 	size_t left = fetch->rest.len;
 
 	*exchange = (struct exchange){
@@ -81,6 +87,8 @@ static enum exchange_outcome fetch_try(struct fetch *fetch)
 		.expected = {fetch->first, fetch->last, client->length,
 			     client->length ? &client->validator : NULL},
 		.deadline_ns = fetch->deadline_ns,
+		.fresh = fetch->fresh,
+		.age_max_ns = stuck_ns ? now_ns() - stuck_ns : 0,
 		.rest = fetch->rest,
 	};
 	exchange_run(exchange, client->engine);
@@ -88,6 +96,9 @@ static enum exchange_outcome fetch_try(struct fetch *fetch)
 	fetch->rest = exchange->rest;
 	fetch->first += left;
 	counters_add(&client->counters, exchange, left);
+	fetch->fresh = exchange->result == CURLE_OPERATION_TIMEDOUT;
+	if (fetch->fresh)
+		atomic_store(&client->stuck_ns, now_ns());
 	return exchange->outcome;
 }
 
@@ -129,7 +140,7 @@ static bool fetch_wait(struct fetch *fetch)
 	struct blob_client *client = fetch->client;
 	struct exchange *exchange = &fetch->exchange;
 	const struct response *response = &exchange->response;
-	char text[SHOWN_MAX + 400];
+	char text[LAST_ERROR_MAX];
 	uint64_t wait_ns, end_ns;
 
 	if (fetch->tries > client->options.retries)
@@ -184,7 +195,7 @@ static void fetch_end(struct fetch *fetch)
 static void tell_failure(const struct fetch *fetch)
 {
 	struct blob_client *client = fetch->client;
-	char text[SHOWN_MAX + 400];
+	char text[LAST_ERROR_MAX];
 
 	if (atomic_load(&client->aborting))
 		return;
@@ -220,7 +231,7 @@ int blob_fetch(struct blob_client *client, uint64_t offset, const struct sg *sg)
  * answer to this shows that ranges work. */
 static int client_probe(struct blob_client *client, struct err *err)
 {
-	char byte, text[SHOWN_MAX + 400];
+	char byte, text[LAST_ERROR_MAX];
 	struct iovec iov;
 	struct fetch fetch = {.client = client, .rest = sg_of(&iov, &byte, 1)};
 	enum exchange_outcome outcome = fetch_run(&fetch);
@@ -311,14 +322,27 @@ const struct validator *client_validator(const struct blob_client *client)
 	return &client->validator;
 }
 
-void client_inspect(struct blob_client *client, struct report *report)
+void client_read_numbers(struct blob_client *client, struct client_numbers *numbers)
 {
-	struct engine_numbers numbers;
+	struct engine_numbers of_engine;
 
-	engine_read_numbers(client->engine, &numbers);
-	report_u64(report, "requests_active", numbers.active);
-	report_u64(report, "requests_waiting", numbers.waiting);
-	report_u64(report, "connections", numbers.connections);
-	report_u64(report, "connections_made", numbers.connected);
-	counters_inspect(&client->counters, report);
+	engine_read_numbers(client->engine, &of_engine);
+	*numbers = (struct client_numbers){
+		.active = of_engine.active,
+		.waiting = of_engine.waiting,
+		.connections = of_engine.connections,
+		.connected = of_engine.connected,
+	};
+	counters_read(&client->counters, numbers);
+}
+
+void client_read_times(struct blob_client *client, enum client_time time,
+		       struct stats_totals *totals)
+{
+	counters_read_times(&client->counters, time, totals);
+}
+
+bool client_last_error(struct blob_client *client, char text[static LAST_ERROR_MAX], time_t *when)
+{
+	return counters_last_error(&client->counters, text, when);
 }

@@ -12,8 +12,7 @@
 #include "backends/blob/exchange.h"
 #include "backends/blob/fetch.h"
 #include "core/log.h"
-
-struct report;
+#include "core/stats.h"
 
 struct client_options {
 	struct exchange_options exchange;
@@ -42,7 +41,31 @@ void client_close(struct blob_client *client);
 uint64_t client_length(const struct blob_client *client); /* bytes */
 const struct validator *client_validator(const struct blob_client *client);
 
-/* Adds fields to @report. Any thread. */
-void client_inspect(struct blob_client *client, struct report *report);
+/* What has become of requests and reads so far. */
+struct client_numbers {
+	uint64_t outcomes[EXCHANGE_OUTCOMES]; /* of requests */
+	uint64_t retries, failures;	      /* of reads */
+	uint64_t bytes;			      /* that arrived and were right */
+	uint64_t active, waiting;	      /* requests */
+	uint64_t connections, connected;      /* open; made, or tried */
+};
+
+/* Any thread. */
+void client_read_numbers(struct blob_client *client, struct client_numbers *numbers);
+
+/* How long requests took that succeeded: until the first byte, or the last. Any thread. */
+enum client_time {
+	CLIENT_FIRST_BYTE,
+	CLIENT_WHOLE,
+	CLIENT_TIMES,
+};
+
+void client_read_times(struct blob_client *client, enum client_time time,
+		       struct stats_totals *totals);
+
+#define LAST_ERROR_MAX 700
+
+/* The last error of a request or a read, and when it was; false where there was none. Any thread. */
+bool client_last_error(struct blob_client *client, char text[static LAST_ERROR_MAX], time_t *when);
 
 #endif

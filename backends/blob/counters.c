@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "backends/blob/counters.h"
 #include <stdio.h>
-#include "core/report.h"
+#include <string.h>
 
 void counters_init(struct counters *counters)
 {
@@ -38,8 +38,8 @@ void counters_add(struct counters *counters, const struct exchange *exchange, ui
 	add(&counters->bytes, bytes);
 	if (exchange->outcome != EXCHANGE_DONE)
 		return;
-	histogram_add(&counters->first_byte, exchange->first_byte_ns);
-	histogram_add(&counters->total, exchange->total_ns);
+	histogram_add(&counters->times[CLIENT_FIRST_BYTE], exchange->first_byte_ns);
+	histogram_add(&counters->times[CLIENT_WHOLE], exchange->total_ns);
 }
 
 void counters_error(struct counters *counters, const char *text, bool failed)
@@ -51,65 +51,33 @@ void counters_error(struct counters *counters, const char *text, bool failed)
 	pthread_mutex_unlock(&counters->mutex);
 }
 
-static void inspect_histogram(const struct histogram *histogram, const char *name,
-			      struct report *report)
+void counters_read(const struct counters *counters, struct client_numbers *numbers)
 {
-	struct stats_totals totals = {.requests = get(&histogram->count)};
-
-	if (totals.requests == 0)
-		return;
-	report_object_begin(report, name);
-	for (unsigned b = 0; b < STATS_BUCKETS; b++)
-		totals.latency[b] = get(&histogram->latency[b]);
-	report_u64(report, "mean_ns", get(&histogram->total_ns) / totals.requests);
-	report_u64(report, "p50_below_ns", stats_percentile(&totals, 50));
-	report_u64(report, "p99_below_ns", stats_percentile(&totals, 99));
-	report_object_begin(report, "latency_from_ns");
-	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
-		char from_ns[24];
-
-		snprintf(from_ns, sizeof(from_ns), "%llu", 1ULL << b);
-		if (totals.latency[b] > 0)
-			report_u64(report, from_ns, totals.latency[b]);
-	}
-	report_object_end(report);
-	report_object_end(report);
-}
-
-static void inspect_last_error(struct counters *counters, struct report *report)
-{
-	char text[sizeof(counters->last_error)], date[40];
-	struct tm tm;
-	time_t when;
-
-	pthread_mutex_lock(&counters->mutex);
-	snprintf(text, sizeof(text), "%s", counters->last_error);
-	when = counters->last_error_time;
-	pthread_mutex_unlock(&counters->mutex);
-	if (!text[0])
-		return;
-	gmtime_r(&when, &tm);
-	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", &tm);
-	report_string(report, "last_error", text);
-	report_string(report, "last_error_time", date);
-}
-
-void counters_inspect(struct counters *counters, struct report *report)
-{
-	static const char *const names[EXCHANGE_OUTCOMES] = {
-		[EXCHANGE_DONE] = "succeeded",	  [EXCHANGE_REDIRECT] = "redirected",
-		[EXCHANGE_AGAIN] = "interrupted", [EXCHANGE_REFUSED] = "refused",
-		[EXCHANGE_CHANGED] = "changed",
-	};
-
-	report_object_begin(report, "requests_sent");
 	for (unsigned i = 0; i < EXCHANGE_OUTCOMES; i++)
-		report_u64(report, names[i], get(&counters->outcomes[i]));
-	report_object_end(report);
-	report_u64(report, "retries", get(&counters->retries));
-	report_u64(report, "failures", get(&counters->failures));
-	report_bytes(report, "bytes_received", get(&counters->bytes));
-	inspect_histogram(&counters->first_byte, "first_byte", report);
-	inspect_histogram(&counters->total, "whole_request", report);
-	inspect_last_error(counters, report);
+		numbers->outcomes[i] = get(&counters->outcomes[i]);
+	numbers->retries = get(&counters->retries);
+	numbers->failures = get(&counters->failures);
+	numbers->bytes = get(&counters->bytes);
+}
+
+void counters_read_times(const struct counters *counters, enum client_time time,
+			 struct stats_totals *totals)
+{
+	const struct histogram *histogram = &counters->times[time];
+
+	*totals = (struct stats_totals){
+		.requests = get(&histogram->count),
+		.total_ns = get(&histogram->total_ns),
+	};
+	for (unsigned b = 0; b < STATS_BUCKETS; b++)
+		totals->latency[b] = get(&histogram->latency[b]);
+}
+
+bool counters_last_error(struct counters *counters, char text[static LAST_ERROR_MAX], time_t *when)
+{
+	pthread_mutex_lock(&counters->mutex);
+	memcpy(text, counters->last_error, LAST_ERROR_MAX);
+	*when = counters->last_error_time;
+	pthread_mutex_unlock(&counters->mutex);
+	return text[0] != '\0';
 }

@@ -11,6 +11,8 @@
 #include "backends/blob/engine.h"
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -24,6 +26,14 @@
 
 #define NO_DEADLINE UINT64_MAX
 #define EVENTS_MAX  64
+
+/*
+ * How long what was sent may stay unacknowledged until the kernel gives a connection up. On a path
+ * that has died without a word all requests of HTTP/2 wait on one connection, and those to come are
+ * put there, too, as long as it seems to be alive; left alone the kernel would try for a quarter of
+ * an hour.
+ */
+#define UNACKNOWLEDGED_MAX_MS 15000
 
 struct engine {
 	pthread_t thread;
@@ -84,10 +94,13 @@ static curl_socket_t on_open(void *argument, curlsocktype purpose, struct curl_s
 {
 	struct engine *engine = argument;
 	int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	unsigned limit_ms = UNACKNOWLEDGED_MAX_MS;
 
 	(void)purpose;
 	if (fd < 0)
 		return CURL_SOCKET_BAD;
+	/* Without it, it takes longer. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
 	atomic_fetch_add(&engine->connections, 1);
 	atomic_fetch_add(&engine->connected, 1);
 	return fd;

@@ -242,6 +242,9 @@ static CURLcode set_network(const struct exchange *exchange, CURL *handle)
 		SET(CURLOPT_PROXYPASSWORD, options->credentials->proxy_password);
 	}
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
+	SET(CURLOPT_FRESH_CONNECT, exchange->fresh ? 1L : 0L);
+	if (exchange->age_max_ns > 0)
+		SET(CURLOPT_MAXLIFETIME_CONN, (long)max_u64(exchange->age_max_ns / NS_PER_S, 1));
 	return CURLE_OK;
 }
 
@@ -359,6 +362,9 @@ static enum exchange_outcome judge(struct exchange *exchange)
 		return EXCHANGE_CHANGED;
 	if (exchange->why) /* ours */
 		return EXCHANGE_REFUSED;
+	/* All has come, whatever became of the connection behind it. */
+	if (exchange->body_begun && is_success(exchange) && exchange->rest.len == 0)
+		return EXCHANGE_DONE;
 	/* An error's body that was too long, or broke off, makes no difference to the error. */
 	if (result == CURLE_OK || (exchange->body_begun && !is_success(exchange)))
 		return judge_response(exchange);

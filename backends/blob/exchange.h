@@ -35,6 +35,8 @@ struct exchange {
 	const char *url;
 	struct expectation expected;
 	uint64_t deadline_ns; /* by now_ns() */
+	bool fresh;	      /* over a new connection, */
+	uint64_t age_max_ns;  /* or one that is not much older; 0: whatever its age */
 	struct sg rest;	      /* memory for what is still to come; what has come is right */
 
 	/* When it has ended. */

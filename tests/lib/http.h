@@ -67,6 +67,7 @@ void http_put(struct http_server *server, const char *path, const struct http_ob
  *	full		as if no range was asked for
  *	chunked		in chunks, without Content-Length
  *	multipart	as multipart/byteranges
+ *	mangle=N	N bytes of its head, but for ends of lines, are something else
  *	body=N		the body ends after N bytes, without Content-Length being told so
  *	more=N		N bytes more follow: behind what Content-Length says, or in chunks
  *	drip=N,MS	N bytes of the body every MS milliseconds

@@ -299,6 +299,20 @@ static void print_head(FILE *out, struct answer *answer)
 	fputs("\r\n", out);
 }
 
+static void mangle(char *head, size_t length, unsigned count)
+{
+	static const char bytes[] = " \t:;,-/*=\"\001\033\177\200\377\0000123456789abcXYZ";
+	static _Atomic uint64_t dice;
+
+	for (unsigned i = 0; i < count; i++) {
+		char *at = &head[random_at(7, atomic_fetch_add(&dice, 1)) % length];
+		char byte = bytes[random_at(7, atomic_fetch_add(&dice, 1)) % (sizeof(bytes) - 1)];
+
+		if (*at != '\r' && *at != '\n')
+			*at = byte;
+	}
+}
+
 static bool send_head(struct answer *answer)
 {
 	char *head = NULL;
@@ -311,6 +325,7 @@ static bool send_head(struct answer *answer)
 	print_head(out, answer);
 	if (fclose(out) != 0)
 		abort();
+	mangle(head, length, answer->rule->mangle);
 	sent = send_bytes(answer->connection, head, length);
 	free(head);
 	return sent;

@@ -24,7 +24,7 @@ struct http_rule {
 	bool limited; /* times was given */
 
 	/* What becomes of them; text that was not given is empty. */
-	unsigned delay_ms, status, headers, interim;
+	unsigned delay_ms, status, headers, interim, mangle;
 	char location[HTTP_WORD_MAX], header[HTTP_WORD_MAX];
 	char etag[128], length[32], content_range[128], content_encoding[32];
 	bool unconditional, full, chunked, multipart, garbage, silent, cut;

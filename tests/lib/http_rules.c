@@ -51,6 +51,7 @@ static const struct word words[] = {
 	{.name = "full", VALUE(FLAG, full)},
 	{.name = "chunked", VALUE(FLAG, chunked)},
 	{.name = "multipart", VALUE(FLAG, multipart)},
+	{.name = "mangle", VALUE(NUMBER, mangle)},
 	{.name = "body", VALUE(BYTES, body), .given = AT(cut)},
 	{.name = "more", VALUE(BYTES, more)},
 	{.name = "drip", VALUE(PAIR, drip_bytes)},

@@ -13,6 +13,8 @@
 #define CRYPT	   "crypt key_file=tests/lib/crypt.key "
 #define CRYPT_PASS CRYPT "discard=pass "
 
+#define ILL_BLOB   "blob ill retries=20 retry_delay=1ms "
+
 const struct stack stacks[] = {
 	{"file", "file", FILE_FLAGS},
 	{"file in memory", "file memory", FILE_FLAGS},
@@ -118,6 +120,21 @@ const struct stack stacks[] = {
 	{"layered, sqlite written through",
 	 "layered write_through=c read_cache=c (sqlite as=c limit=1M memory, file memory)",
 	 FILE_FLAGS},
+
+	{"blob", "blob", STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS},
+	{"blob with a tail", "blob tail=300", STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS},
+	{"blob, few at a time", "blob max_requests=2",
+	 STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS},
+	{"blob, requests fail at first", ILL_BLOB,
+	 STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS},
+	{"layered, ram on blob", "layered (ram, blob)", STACK_WHOLE_READS},
+	{"layered, ram on blob, requests fail at first", "layered (ram, " ILL_BLOB ")",
+	 STACK_WHOLE_READS},
+	{"layered, sqlite on blob", "layered (sqlite memory, blob)",
+	 STACK_LASTS | STACK_WHOLE_READS},
+	{"layered, ram on a cache in sqlite on blob",
+	 "layered read_cache=c hydrate=10M (ram, sqlite as=c limit=1M memory, blob)",
+	 STACK_WHOLE_READS},
 
 	/* Mixed. */
 	{"striped on ram and file", "striped chunk_size=20K (ram, file memory)", STACK_SPARSE},

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "backends/list.h"
 #include "tests/lib/check.h"
+#include "tests/lib/http.h"
 #include "tests/lib/limits.h"
 #include "tests/lib/run.h"
 
@@ -32,6 +33,7 @@ struct node {
 	enum stack_place place;
 	unsigned tail;
 	bool noise;
+	bool ill;
 	bool port;
 	struct node *below[INSTANCE_DISKS_MAX];
 	unsigned below_count;
@@ -63,6 +65,8 @@ static void node_word(struct node *node, char *word)
 		snprintf(node->name, WORD_MAX, "%s", value + 1);
 	else if (strcmp(word, "noise") == 0)
 		node->noise = true;
+	else if (strcmp(word, "ill") == 0)
+		node->ill = true;
 	else if (strcmp(word, "memory") == 0)
 		node->place = PLACE_MEMORY;
 	else if (strcmp(word, "port") == 0)
@@ -175,6 +179,57 @@ static bool file_make(const struct instance *instance, const struct node *node, 
 	return true;
 }
 
+/* ---- Objects of a server. ---- */
+
+/* The largest of them. */
+#define OBJECT_MAX (8 * MIB)
+
+/* What a path that begins with /ill does: all of it passes when it is tried again. */
+static const char ill_rules[] = "path=/ill* chance=1 silent reset;"
+				"path=/ill* chance=1 body=1000 reset;"
+				"path=/ill* chance=1 body=5000;"
+				"path=/ill* chance=1 status=503;"
+				"path=/ill* chance=1 status=429 header=Retry-After:%200;"
+				"path=/ill* chance=5 delay=1;"
+				"path=/ill* chance=5 chunked;"
+				"path=/ill* chance=1 length=none";
+
+static struct http_server *object_server;
+static char *object_data;
+
+static void object_server_stop(void)
+{
+	http_stop(object_server);
+	free(object_data);
+}
+
+/* A server with the pattern that read-only stacks have, until the program ends. */
+static void object_server_start(void)
+{
+	if (object_server)
+		return;
+	object_data = malloc(OBJECT_MAX);
+	object_server = http_start();
+	assert(object_data && object_server);
+	pattern_fill(object_data, OBJECT_MAX, 0);
+	assert(!http_rules(object_server, ill_rules));
+	atexit(object_server_stop);
+}
+
+/* The URL of an object of @length bytes. */
+static const char *object_url(uint64_t length, bool ill, char url[static 200])
+{
+	struct http_object object = {.length = length, .etag = "\"of the tests\""};
+	char path[48];
+
+	assert(length <= OBJECT_MAX);
+	object_server_start();
+	object.data = object_data;
+	snprintf(path, sizeof(path), "/%s%llu", ill ? "ill/" : "", (unsigned long long)length);
+	http_put(object_server, path, &object);
+	return http_url(object_server, path, url);
+}
+
 /* ---- Opening. ---- */
 
 void *driver_config(const struct driver *driver, const char *const (*options)[2], size_t count,
@@ -249,7 +304,7 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 {
 	bool has_path = option_find(driver->options, "path");
 	bool is_file = has_path && !driver->layer;
-	char text[24], *path;
+	char text[24], url[200], *path;
 
 	if (option_find(driver->options, "sector_size") && node->below_count == 0) {
 		snprintf(text, sizeof(text), "%u", instance->sector_size);
@@ -260,6 +315,8 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 			 (unsigned long long)align_down(size, instance->sector_size));
 		node_option(node, "size", text);
 	}
+	if (option_find(driver->options, "url"))
+		node_option(node, "url", object_url(size + node->tail, node->ill, url));
 	assert(!has_path || instance->file_count < INSTANCE_FILES_MAX);
 	path = instance->paths[instance->file_count];
 	if (!has_path || path[0])
@@ -356,7 +413,8 @@ static bool is_noisy(const struct instance *instance, const struct tree *tree)
 	bool noisy = instance->stack->flags & STACK_DENSE;
 
 	for (unsigned i = 0; i < tree->count; i++)
-		noisy |= tree->nodes[i].noise;
+		noisy |= tree->nodes[i].noise ||
+			 option_find(driver_named(tree->nodes[i].driver)->options, "url");
 	return noisy;
 }
 
@@ -373,7 +431,8 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 	instance->file_count = 0;
 	instance->disk = node_open(instance, &tree->nodes[0], size,
 				   stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0, &err);
-	if (instance->disk && is_new && is_noisy(instance, tree))
+	if (instance->disk && is_new && !(stack->flags & STACK_READ_ONLY) &&
+	    is_noisy(instance, tree))
 		CHECK_OK(
 			disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk), 0));
 	free(tree);

@@ -35,7 +35,9 @@ struct stack {
 	 * Drivers are those of diskfs, and `limits` of limits.h. Sizes, sector sizes and paths are
 	 * added. What only `file` has: the word "memory" for a file in PLACE_MEMORY, "noise" for one
 	 * that is full of it, which is written over with zeros when the stack is first opened, and
-	 * tail=N for N bytes beyond its last sector. The word "port" stands for a port on top of the
+	 * tail=N for N bytes beyond its last sector. What has an URL is an object of a server in the
+	 * program, full of noise, with a tail as well; the word "ill" is for one whose requests often
+	 * fail the first time. The word "port" stands for a port on top of the
 	 * disk. as=NAME gives a disk another name than its driver's, for those who name the disks
 	 * below; a list of names is NAME+NAME.
 	 */

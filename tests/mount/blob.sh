@@ -7,7 +7,7 @@
 requires python3 curl openssl nginx mkfs.ext4
 requires_fuse
 
-read -r http https wrong down other <<<"$(free_ports 5)"
+read -r http https wrong down other proxy <<<"$(free_ports 6)"
 password=ThePasswordOfTheTests
 printf 'tester:%s\n' "$(openssl passwd -apr1 $password)" >"$work/htpasswd"
 (umask 077 && echo "tester:$password" >"$work/auth" && echo "tester:no$password" >"$work/wrong_auth")
@@ -21,9 +21,11 @@ head -c 1M "$work/image.raw" >"$work/www/small.raw"
 : >"$work/www/empty.raw"
 
 start_nginx <<EOT
-limit_req_zone \$server_name zone=often:64k rate=40r/s;
-limit_req_zone \$server_name zone=retry:64k rate=40r/s;
-limit_conn_zone \$server_name zone=connections:64k;
+limit_req_zone \$binary_remote_addr zone=often:64k rate=20r/s;
+limit_req_zone \$binary_remote_addr zone=retry:64k rate=20r/s;
+limit_conn_zone \$binary_remote_addr zone=connections:64k;
+log_format asked '"\$request" \$status';
+log_format shown '\$request_uri "\$http_authorization" "\$http_cookie"';
 server {
 	listen 127.0.0.1:$http;
 	root $work/www;
@@ -41,11 +43,11 @@ server {
 	location = /loop { return 302 /loop?again; }
 	location /often/ {
 		alias $work/www/;
-		limit_req zone=often burst=2 nodelay;
+		limit_req zone=often burst=1 nodelay;
 	}
 	location /retry/ {
 		alias $work/www/;
-		limit_req zone=retry burst=2 nodelay;
+		limit_req zone=retry burst=1 nodelay;
 		limit_req_status 429;
 		error_page 429 = @later;
 	}
@@ -100,17 +102,22 @@ server {
 	ssl_certificate_key $work/elsewhere.key;
 }
 server {
+	# As a proxy.
+	listen 127.0.0.1:$proxy;
+	access_log $work/nginx/proxy.log asked;
+	location / { proxy_pass http://127.0.0.1:$http; }
+}
+server {
 	# Its log tells what a stranger is shown.
 	listen 127.0.0.1:$other;
 	location /asked/ { alias $work/www/; }
 	location / { return 404; }
-	log_format shown '\$request_uri "\$http_authorization" "\$http_cookie"';
 	access_log $work/nginx/shown.log shown;
 }
 EOT
 server_is_up "$work/nginx/error.log" 20 "http://127.0.0.1:$http/small.raw" || exit 1
 
-# refused REGEX OPTION...: a disk of these options is not mounted, and why.
+# refused REGEX OPTION...: a disk of these options is not mounted, and why: $refusal.
 refused() {
 	local wanted=$1
 
@@ -119,7 +126,8 @@ refused() {
 		printf '[base]\ndriver = blob\n'
 		printf '%s\n' "$@"
 	} | config
-	check_match "$wanted" timeout 60 "$BUILD/diskfs" "$conf" "$mnt"
+	refusal=$(timeout 60 "$BUILD/diskfs" "$conf" "$mnt" 2>&1)
+	grep -Eq -- "$wanted" <<<"$refusal" || not_ok "'$refusal' does not match '$wanted'"
 	! mounted "$mnt" || { not_ok "mounted"; unmount "$mnt"; }
 }
 
@@ -178,7 +186,7 @@ test_case "a certificate of another authority is refused" refused \
 test_case "a certificate of another name is refused" refused \
 	"\[base\] .*(certificate|subject name)" "url = https://localhost:$wrong/disk.raw" "ca_file = ca.pem"
 test_case "an authority that is not there" refused \
-	"\[base\] .*ca_file.*nowhere.pem" "url = https://localhost:$https/disk.raw" "ca_file = nowhere.pem"
+	"\[base\] .*nowhere.pem" "url = https://localhost:$https/disk.raw" "ca_file = nowhere.pem"
 test_case "TLS with a server without" refused \
 	"\[base\] .*https://localhost:$http/disk.raw" "url = https://localhost:$http/disk.raw" "ca_file = ca.pem"
 
@@ -217,8 +225,48 @@ test_case "a password is not shown to another server" password_kept
 test_case "without the password" refused "\[base\] .*401" "url = http://127.0.0.1:$http/private/disk.raw"
 test_case "a wrong password" refused "\[base\] .*401" "url = http://127.0.0.1:$http/private/disk.raw" \
 	"auth_file = wrong_auth"
-test_case "a password in the URL is refused, or not shown" refused "\[base\] [^@]*$" \
-	"url = http://tester:$password@127.0.0.1:$http/private/nothing.raw"
+password_in_url() {
+	refused "\[base\] url: .*auth_file" "url = http://tester:$password@127.0.0.1:$http/disk.raw"
+	check_equal "" "$(grep -F $password <<<"$refusal")" "what tells the password"
+}
+
+test_case "a password in the URL is refused, and not shown" password_in_url
+
+# ---- proxies -------------------------------------------------------------------------------------
+
+proxied() {
+	mounted_as "url = http://no.such.host.example/disk.raw" "proxy = http://127.0.0.1:$proxy"
+	reads_match "$mnt/base.img"
+	unmount_disks
+	check_match '"GET http://no.such.host.example/disk.raw HTTP/1.1" 206' cat "$work/nginx/proxy.log"
+}
+
+proxied_tls() {
+	start_relay connect "tester:$password" || return
+	mounted_as "url = https://localhost:$https/disk.raw" "ca_file = ca.pem" \
+		"proxy = http://127.0.0.1:$relay_port" "proxy_auth_file = auth"
+	reads_match "$mnt/base.img"
+	no_secret "$password" "$(printf 'tester:%s' $password | base64)"
+	unmount_disks
+	check_match "^CONNECT localhost:$https " cat "$work/relay"
+	refused "\[base\] .*407" "url = https://localhost:$https/disk.raw" "ca_file = ca.pem" \
+		"proxy = http://127.0.0.1:$relay_port" "proxy_auth_file = wrong_auth"
+	refused "\[base\] proxy: " "url = https://localhost:$https/disk.raw" "ca_file = ca.pem" \
+		"proxy = http://tester:$password@127.0.0.1:$relay_port"
+	check_equal "" "$(grep -F $password <<<"$refusal")" "what tells the password"
+}
+
+# What the environment says of proxies is not for disks.
+proxy_of_environment() {
+	http_proxy=http://127.0.0.1:$down ALL_PROXY=http://127.0.0.1:$down \
+		mounted_as "url = http://127.0.0.1:$http/disk.raw"
+	reads_match "$mnt/base.img"
+	unmount_disks
+}
+
+test_case "a proxy" proxied
+test_case "a proxy with a password, for https" proxied_tls
+test_case "a proxy of the environment" proxy_of_environment
 
 # ---- limits --------------------------------------------------------------------------------------
 
@@ -252,12 +300,21 @@ test_case "the server hangs up" refused "\[base\] .*/silent/" \
 	"url = http://127.0.0.1:$http/silent/disk.raw" "retries = 1" "retry_delay = 10ms"
 test_case "a server without ranges" refused "\[base\] .*range" "url = http://127.0.0.1:$http/whole/disk.raw"
 test_case "an empty object" refused "\[base\] .*" "url = http://127.0.0.1:$http/empty.raw"
-test_case "no validator" refused "\[base\] .*(ETag|Last-Modified|validator|identif)" \
-	"url = http://127.0.0.1:$http/nameless/disk.raw"
 
 # Compression is not asked for, so that it does not come.
 test_case "a server that would compress" reads_as "$work/image.raw" "url = http://127.0.0.1:$http/zipped/disk.raw"
 test_case "a server with dates only" reads_as "$work/image.raw" "url = http://127.0.0.1:$http/vague/disk.raw"
+
+# There is no telling then whether it is replaced: a warning, and no id.
+nothing_identifies() {
+	mounted_as "url = http://127.0.0.1:$http/nameless/disk.raw"
+	check_match '/nameless/disk.raw. has neither an ETag nor a date' cat "$work/log"
+	check_fails 1 attribute disk_id base.img
+	check cmp "$work/image.raw" "$mnt/base.img"
+	unmount_disks
+}
+
+test_case "a server that says nothing to identify the object" nothing_identifies
 
 tail_left_out() {
 	mounted_as "url = http://127.0.0.1:$http/tail.raw"

@@ -19,7 +19,7 @@ s3 PUT /bucket && s3 PUT /bucket/image.raw -T "$work/image.raw" &&
 	s3 PUT /bucket/open.raw -T "$work/image.raw" -H "x-amz-acl: public-read" || exit 1
 # credentials NAME ACCESS-KEY SECRET
 credentials() {
-	(umask 077 && printf '%s:%s\n' "$2" "$3" >"$work/$1")
+	(umask 077 && printf 'aws_access_key_id = %s\naws_secret_access_key = %s\n' "$2" "$3" >"$work/$1")
 }
 credentials credentials "$s3_access" "$s3_secret"
 credentials wrong_secret "$s3_access" "No$s3_secret"
@@ -104,6 +104,10 @@ test_case "an URL that was signed before" presigned
 test_case "over TLS" reads_as "url = s3://bucket/image.raw" \
 	"endpoint = https://127.0.0.1:$s3_tls_port" "$region" "ca_file = ca.pem" \
 	"credentials_file = credentials"
+# bucket.localhost is a name of this machine, and the gateway knows its own.
+test_case "the bucket as a part of the host's name" reads_as "url = s3://bucket/image.raw" \
+	"endpoint = https://localhost:$s3_tls_port" "addressing = virtual" "$region" "ca_file = ca.pem" \
+	"credentials_file = credentials"
 test_case "no credentials" refused "\[base\] .*403" "url = s3://bucket/image.raw" "$endpoint" "$region"
 test_case "a wrong secret" refused "\[base\] .*403" "url = s3://bucket/image.raw" "$endpoint" \
 	"$region" "credentials_file = wrong_secret"
@@ -123,7 +127,7 @@ odd_names() {
 		path=$(python3 -c 'import sys, urllib.parse
 print(urllib.parse.quote(urllib.parse.unquote(sys.argv[1])))' "$name")
 		check s3 PUT "/bucket/$path" -T "$work/image.raw"
-		reads_as "url = s3://bucket/$name" "$endpoint" "$region" "credentials_file = credentials"
+		reads_as "url = \"s3://bucket/$name\"" "$endpoint" "$region" "credentials_file = credentials"
 	done
 }
 

@@ -417,3 +417,38 @@ share_conf() {
 forget_all() {
 	prctl "$mnt/a.img" ignore 0 0xffff clear 0xffff >/dev/null
 }
+
+# That .metrics has the form of Prometheus.
+metrics_form() {
+	check python3 - "$mnt/.metrics" <<'PY'
+import re, sys
+sample = re.compile(
+    r'^[a-zA-Z_:][a-zA-Z0-9_:]*'
+    r'(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\[\\n"]|[^"\\\n])*"(,|(?=\})))*\})?'
+    r' (-?[0-9.]+([eE][-+]?[0-9]+)?|[+-]Inf|NaN)$')
+comment = re.compile(r'^# (HELP [a-zA-Z_:][a-zA-Z0-9_:]* .*|'
+                     r'TYPE [a-zA-Z_:][a-zA-Z0-9_:]* (counter|gauge|histogram|summary|untyped))$')
+text = open(sys.argv[1]).read()
+assert text.endswith("\n"), "no newline at the end"
+typed, samples, seen = {}, 0, set()
+for line in text.splitlines():
+    if not line:
+        continue
+    if line.startswith("#"):
+        assert comment.match(line), line
+        if line.startswith("# TYPE"):
+            name = line.split()[2]
+            assert name not in typed, "typed twice: " + name
+            typed[name] = line.split()[3]
+        continue
+    assert sample.match(line), line
+    key = line.rsplit(" ", 1)[0]
+    assert key not in seen, "twice: " + key
+    seen.add(key)
+    name = re.split(r"[{ ]", line)[0]
+    base = re.sub(r"_(bucket|sum|count)$", "", name)
+    assert name in typed or typed.get(base) == "histogram", "no TYPE: " + line
+    samples += 1
+assert samples > 20, samples
+PY
+}

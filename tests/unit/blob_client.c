@@ -9,7 +9,6 @@
 #include <string.h>
 #include <cmocka.h>
 #include "backends/blob/client.h"
-#include "core/report.h"
 #include "core/task.h"
 #include "core/worker.h"
 #include "tests/lib/check.h"
@@ -739,33 +738,46 @@ static void test_abort(void **state)
 
 /* ---- What is counted. ---- */
 
-static void test_inspect_task(void *argument)
+static void test_numbers_task(void *argument)
 {
-	struct report *report = report_new(REPORT_TEXT);
+	struct client_numbers numbers;
+	struct stats_totals totals;
 	struct subject subject;
-	size_t length;
-	char *text;
+	char text[LAST_ERROR_MAX];
+	time_t when;
 
 	(void)argument;
 	if (!subject_ready(&subject))
 		return;
+	CHECK(!client_last_error(subject.client, text, &when));
 	set_rules("status=503 times=2");
 	is_right(&subject, 0, 1000);
+	CHECK(client_last_error(subject.client, text, &when));
+	CHECK_TEXT(text, "the object, bytes 0-999, status 503: the server refuses");
 	set_rules("status=403");
 	fails(&subject, 0, 1000);
-	client_inspect(subject.client, report);
-	text = report_finish(report, &length);
-	CHECK(strstr(text, "succeeded: 2") && strstr(text, "interrupted: 2") &&
-	      strstr(text, "refused: 1") && strstr(text, "retries: 2") &&
-	      strstr(text, "failures: 1") && strstr(text, "bytes_received: 1001") &&
-	      strstr(text, "last_error: the object, bytes 0-999, status 403") &&
-	      strstr(text, "last_error_time: 20") && strstr(text, "p99_below_ns"));
-	if (!strstr(text, "connections: 1\n"))
-		print_error("%s\n", text);
-	free(text);
+	client_read_numbers(subject.client, &numbers);
+	CHECK_EQ(numbers.outcomes[EXCHANGE_DONE], 2);
+	CHECK_EQ(numbers.outcomes[EXCHANGE_AGAIN], 2);
+	CHECK_EQ(numbers.outcomes[EXCHANGE_REFUSED], 1);
+	CHECK_EQ(numbers.retries, 2);
+	CHECK_EQ(numbers.failures, 1);
+	CHECK_EQ(numbers.bytes, 1001);
+	CHECK_EQ(numbers.active, 0);
+	CHECK_EQ(numbers.waiting, 0);
+	CHECK_EQ(numbers.connections, 1);
+	CHECK_EQ(numbers.connected, 1);
+	CHECK(client_last_error(subject.client, text, &when));
+	CHECK_TEXT(text, "the object, bytes 0-999, status 403: the server refuses");
+	CHECK(when > 1700000000);
+	for (unsigned i = 0; i < CLIENT_TIMES; i++) {
+		client_read_times(subject.client, (enum client_time)i, &totals);
+		CHECK_EQ(totals.requests, 2);
+		CHECK(totals.total_ns > 0);
+	}
 	client_close(subject.client);
 }
-RUN_IN_TASK(test_inspect)
+RUN_IN_TASK(test_numbers)
 
 static int set_up(void **state)
 {
@@ -794,7 +806,7 @@ int main(void)
 		cmocka_unit_test(test_redirects),   cmocka_unit_test(test_redirect_credentials),
 		cmocka_unit_test(test_s3_headers),  cmocka_unit_test(test_azure_headers),
 		cmocka_unit_test(test_open_errors), cmocka_unit_test(test_crowd),
-		cmocka_unit_test(test_abort),	    cmocka_unit_test(test_inspect),
+		cmocka_unit_test(test_abort),	    cmocka_unit_test(test_numbers),
 	};
 
 	return cmocka_run_group_tests_name("blob: the client", tests, set_up, tear_down);

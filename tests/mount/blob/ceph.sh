@@ -62,6 +62,7 @@ ceph_conf() {
 		keyring = $ceph/osd.keyring
 		[client.rgw]
 		keyring = $ceph/rgw.keyring
+		rgw_dns_name = localhost
 	EOT
 }
 

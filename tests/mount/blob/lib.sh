@@ -100,6 +100,13 @@ start_http_server() {
 	read -r http_port <&"$http_out" || { cat "$work/http_server.log"; exit 1; }
 }
 
+# start_relay ARGUMENT...: relay.py, at $relay_port; what it prints goes to $work/relay.
+start_relay() {
+	start_server "$work/relay" python3 "$blob_folder/relay.py" "$@"
+	wait_for 10 test -s "$work/relay" || { cat "$work/relay"; return 1; }
+	read -r relay_port <"$work/relay"
+}
+
 # http_tell COMMAND: prints its answer.
 http_tell() {
 	local line
@@ -149,8 +156,8 @@ make_image() {
 
 # ---- what a disk on any server does --------------------------------------------------------------
 
-# layers_conf BLOB...: the blob (its section's text) as base.img, and as vm.img and diff.img under a
-# layer in memory and one in a file.
+# layers_conf BLOB...: the blob (its section's text) as base.img, and once more as vm.img and diff.img,
+# under a layer in memory and one in a file.
 layers_conf() {
 	config <<-EOT
 		[diskfs]
@@ -160,12 +167,17 @@ layers_conf() {
 		driver = blob
 		$*
 
+		[below]
+		driver = blob
+		readonly = yes
+		$*
+
 		[scratch]
 		driver = ram
 
 		[vm]
 		driver = layered
-		below = scratch, base
+		below = scratch, below
 
 		[file]
 		driver = sqlite
@@ -173,7 +185,7 @@ layers_conf() {
 
 		[diff]
 		driver = layered
-		below = file, base
+		below = file, below
 	EOT
 }
 
