@@ -7,6 +7,7 @@ What tests/mount/resize.sh does with files that are open all the time.
     resize.py load IMAGE SMALL LARGE DONE reads and writes up to LARGE until the file DONE is there
     resize.py limit DEVICE SIZE           gives a loop device this size
     resize.py hears DEVICE                status 0: events of a block device can be heard
+    resize.py events DEVICE LOG SIZE      gives it sizes from there on, and waits for the log
     resize.py qemu MOUNTPOINT FOLDER      resizes the disks of a virtual machine
 """
 import errno
@@ -187,6 +188,16 @@ def hears(device):
         sys.exit(1)
 
 
+def events(device, log, size):
+    rounds = 8
+    begin = time.monotonic()
+    for i in range(1, rounds + 1):
+        limit(device, size + i * PAGE)
+        wait_until("the size", lambda: f"has {size + i * PAGE} bytes now" in open(log).read())
+    # Each would take a second if nobody listened.
+    want("by events", time.monotonic() - begin < rounds * 0.6, True)
+
+
 class Machine:
     """A virtual machine that has not begun to run, and its monitor."""
 
@@ -249,7 +260,8 @@ def qemu(mountpoint, folder):
         machine.process.wait()
 
 
-COMMANDS = {"grow": grow, "shrink": shrink, "load": load, "limit": limit, "hears": hears, "qemu": qemu}
+COMMANDS = {"grow": grow, "shrink": shrink, "load": load, "limit": limit, "hears": hears, "events": events,
+            "qemu": qemu}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*(int(a) if a.isdigit() else a for a in sys.argv[2:]))

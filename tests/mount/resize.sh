@@ -295,13 +295,7 @@ by_its_file() {
 # By the kernel's word, where that can be had: sooner than anybody looks by himself. (Attributes are
 # not asked for: that would make it look, too.)
 by_events() {
-	local i begin=${EPOCHREALTIME/./}
-
-	for i in 1 2 3 4 5 6 7 8; do
-		check resize_loop $(((16 + i) * M))
-		wait_for 5 grep -q "has $(((16 + i) * M)) bytes now" "$work/log" || not_ok "not noticed"
-	done
-	[ $(((${EPOCHREALTIME/./} - begin) / 1000)) -lt 4000 ] || not_ok "not by events"
+	check python3 "$helper" events "$loop" "$work/log" $((16 * M))
 	check resize_loop $((32 * M))
 	has_size dev.img $((32 * M))
 }
