@@ -2,6 +2,7 @@
 """
 What tests/mount/resize.sh does with files that are open all the time.
 
+    resize.py size MOUNTPOINT IMAGE SIZE  waits for this size, and compares all that tells it
     resize.py grow IMAGE FILE FROM TO     makes the FILE below longer
     resize.py shrink IMAGE SIZE POLICY    makes the RAM disk smaller and larger again
     resize.py load IMAGE SMALL LARGE DONE reads and writes up to LARGE until the file DONE is there
@@ -62,6 +63,16 @@ def read_direct(path, length, offset):
     got = os.preadv(fd, [memory], offset)
     os.close(fd)
     return memory[:got]
+
+
+def size(mountpoint, image, bytes):
+    path = f"{mountpoint}/{image}"
+    wait_until(f"{image} with {bytes} bytes", lambda: os.stat(path).st_size == bytes)
+    fd = os.open(path, os.O_RDONLY)
+    want("the size by seeking", os.lseek(fd, 0, os.SEEK_END), bytes)
+    want("the attribute", int(os.getxattr(fd, "user.diskfs.sector_count")), bytes // 512)
+    with open(mountpoint + "/.status.json") as file:
+        want(".status.json", json.load(file)["images"][image]["size"], bytes)
 
 
 def grow(path, below, old, new):
@@ -260,8 +271,8 @@ def qemu(mountpoint, folder):
         machine.process.wait()
 
 
-COMMANDS = {"grow": grow, "shrink": shrink, "load": load, "limit": limit, "hears": hears, "events": events,
-            "qemu": qemu}
+COMMANDS = (size, grow, shrink, load, limit, hears, events, qemu)
 
 if __name__ == "__main__":
-    COMMANDS[sys.argv[1]](*(int(a) if a.isdigit() else a for a in sys.argv[2:]))
+    command = {function.__name__: function for function in COMMANDS}[sys.argv[1]]
+    command(*(int(a) if a.isdigit() else a for a in sys.argv[2:]))
