@@ -107,6 +107,11 @@ static int delay_allocated(struct disk *disk, uint64_t *bytes)
 	return disk_allocated(disk->below[0], bytes);
 }
 
+static int delay_tail(struct disk *disk, void *data, size_t *length)
+{
+	return disk_tail(disk->below[0], data, length);
+}
+
 static int delay_eject(struct disk *disk)
 {
 	return disk_eject(disk->below[0]);
@@ -225,6 +230,7 @@ const struct driver delay_driver = {
 	.extent = delay_extent,
 	.allocated = delay_allocated,
 	.eject = delay_eject,
+	.tail = delay_tail,
 	.below_resized = delay_below_resized,
 	.resize = delay_resize,
 	.set_option = delay_set_option,

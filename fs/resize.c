@@ -146,8 +146,8 @@ static void follow_step(struct follower *follower, const struct step *step)
 		log_info(follower->image->name, "has %llu bytes now, and had %llu%s",
 			 (unsigned long long)step->to, (unsigned long long)step->from,
 			 writeback && step->to < step->from
-				 ? "; with cache = writeback the kernel keeps the old size until "
-				   "the image is truncated to the new one"
+				 ? "; with cache = writeback the kernel keeps the old size, unless "
+				   "this was a truncation of the image"
 				 : "");
 }
 

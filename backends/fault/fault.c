@@ -233,6 +233,11 @@ static int fault_allocated(struct disk *disk, uint64_t *bytes)
 	return disk_allocated(disk->below[0], bytes);
 }
 
+static int fault_tail(struct disk *disk, void *data, size_t *length)
+{
+	return disk_tail(disk->below[0], data, length);
+}
+
 static int fault_eject(struct disk *disk)
 {
 	return disk_eject(disk->below[0]);
@@ -365,6 +370,7 @@ const struct driver fault_driver = {
 	.extent = fault_extent,
 	.allocated = fault_allocated,
 	.eject = fault_eject,
+	.tail = fault_tail,
 	.below_resized = fault_below_resized,
 	.resize = fault_resize,
 	.set_option = fault_set_option,

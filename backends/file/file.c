@@ -66,10 +66,22 @@ int file_truncated(struct disk *disk, uint64_t offset)
  */
 static bool file_is_truncated(const struct file *file)
 {
-	return atomic_load_explicit(&file->truncated, memory_order_relaxed) ||
-	       (file->size_is_cheap &&
-		lseek(file->io.fd, 0, SEEK_END) <
-			(off_t)atomic_load_explicit(&file->size, memory_order_relaxed));
+	unsigned sizes;
+	bool is_short;
+
+	if (atomic_load_explicit(&file->truncated, memory_order_relaxed))
+		return true;
+	if (!file->size_is_cheap)
+		return false;
+	/* Not while it is being resized. */
+	do {
+		sizes = atomic_load(&file->sizes);
+
+		off_t size = (off_t)atomic_load(&file->size);
+
+		is_short = lseek(file->io.fd, 0, SEEK_END) < size;
+	} while (is_short && atomic_load(&file->sizes) != sizes);
+	return is_short;
 }
 
 static int file_read(struct disk *disk, const struct sg *sg, uint64_t sector)
@@ -176,9 +188,17 @@ static int file_extent(struct disk *disk, uint64_t sector, uint64_t count, struc
 	unsigned shift = disk_sector_shift(disk);
 	uint64_t offset = sector << shift;
 	struct file_query query = {.file = disk->state, .offset = offset};
+	const struct file *file = disk->state;
 	uint64_t end = count; /* of the run, in sectors from its start */
+	unsigned sizes;
 
-	offload(file_query_extent, &query);
+	do {
+		sizes = atomic_load(&file->sizes);
+		if (sector >= disk_sector_count(disk))
+			return error_of(ERROR_ILLEGAL_BLOCK); /* it has become smaller */
+		query.stat_errno = 0;
+		offload(file_query_extent, &query);
+	} while (atomic_load(&file->sizes) != sizes);
 	if (query.data == -ENXIO) { /* no more data */
 		/* What somebody has cut off is no hole: a copy would take it for zeros. */
 		if (query.stat_errno || query.stat.st_size < (off_t)(offset + (1ULL << shift)))

@@ -22,7 +22,9 @@ struct file_config {
 
 struct file {
 	struct fdio io;
-	_Atomic uint64_t size;	/* bytes, as far as is known */
+	/* Bytes, as far as is known; never more than the file has, unless somebody truncates it. */
+	_Atomic uint64_t size;
+	_Atomic unsigned sizes; /* how often `size` has changed */
 	bool size_is_cheap;	/* of a file system that tells a file's size without waiting */
 	atomic_bool truncated;	/* the file has been found shorter than the disk */
 	atomic_bool zero_range; /* worth trying FALLOC_FL_ZERO_RANGE */

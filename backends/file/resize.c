@@ -48,6 +48,12 @@ static void set_job(void *argument)
 		sizing->errnum = errno;
 }
 
+static void size_store(struct file *file, uint64_t bytes)
+{
+	atomic_store(&file->size, bytes);
+	atomic_fetch_add(&file->sizes, 1);
+}
+
 /* ---- What others do. ---- */
 
 bool file_size_differs(struct disk *disk)
@@ -74,7 +80,7 @@ static void size_follow(struct disk *disk)
 		file_truncated(disk, (uint64_t)sizing.size);
 		return;
 	}
-	atomic_store(&file->size, (uint64_t)sizing.size);
+	size_store(file, (uint64_t)sizing.size);
 	disk_set_sector_count(disk, sectors_of(disk, (uint64_t)sizing.size));
 }
 
@@ -113,7 +119,7 @@ static int grow(struct disk *disk, uint64_t count)
 
 	if (error)
 		return error;
-	atomic_store(&file->size, bytes);
+	size_store(file, bytes);
 	disk_set_sector_count(disk, count);
 	return 0;
 }
@@ -130,11 +136,11 @@ static int shrink(struct disk *disk, uint64_t count)
 		error = error_io(EBUSY);
 	/* Before the file: who looks meanwhile must not find it too short. */
 	if (!error) {
-		atomic_store(&file->size, bytes);
+		size_store(file, bytes);
 		error = size_set(disk, bytes);
 	}
 	if (error) {
-		atomic_store(&file->size, bytes_before);
+		size_store(file, bytes_before);
 		disk_set_sector_count(disk, before);
 	}
 	return error;

@@ -15,7 +15,7 @@
 #define CHANGING STACK_READ_ONLY /* unwanted where a test writes */
 
 /* Unwanted where it wants zeros, or holes, of unmap. */
-#define WITHOUT_UNMAP (STACK_READ_ONLY | STACK_DENSE)
+#define WITHOUT_UNMAP (STACK_READ_ONLY | STACK_DENSE | STACK_OPAQUE)
 
 /* Fills the whole disk; returns what is on it then. */
 static char *fill(struct instance *instance)
@@ -203,6 +203,26 @@ static void test_unmap_of_dense(struct instance *instance)
 	free(data);
 }
 
+/* Whatever it does to its own sectors, it does nothing to their neighbours, and they can be written
+ * again. */
+static void test_unmap_of_opaque(struct instance *instance)
+{
+	uint64_t sector = MIB / instance->sector_size + 3, count = MIB / instance->sector_size;
+	size_t begin = sector * instance->sector_size, length = count * instance->sector_size;
+	char *data = fill(instance);
+
+	CHECK_EQ(instance->disk->geometry.unmap, UNMAP_UNSPECIFIED);
+	CHECK_OK(disk_unmap(instance->disk, sector, count));
+	disk_holds(instance, data, 0, begin);
+	disk_holds(instance, data + begin + length, begin + length,
+		   disk_size(instance->disk) - begin - length);
+	disk_put(instance->disk, data + begin, sector, count, 0);
+	disk_holds(instance, data, 0, disk_size(instance->disk));
+	CHECK_EQ(walk(instance, 0, disk_sector_count(instance->disk)),
+		 disk_sector_count(instance->disk));
+	free(data);
+}
+
 static void test_extents_of_read_only(struct instance *instance)
 {
 	CHECK_EQ(walk(instance, 0, disk_sector_count(instance->disk)),
@@ -254,7 +274,7 @@ static void zero_own_sectors(unsigned index, void *argument)
 		uint64_t sector = random_below(&random, 40) * TASKS + index;
 		enum way way = (enum way)random_below(&random, WAYS);
 
-		if (way == UNMAP && (instance->stack->flags & STACK_DENSE))
+		if (way == UNMAP && (instance->stack->flags & WITHOUT_UNMAP))
 			way = ZEROES_UNMAP;
 		pattern_fill(data, size, random_next(&random));
 		disk_put(instance->disk, data, sector, 1, 0);
@@ -284,6 +304,9 @@ static const struct contract contracts[] = {
 	{.name = "unmap that does nothing",
 	 .in_task = test_unmap_of_dense,
 	 .wanted_flags = STACK_DENSE},
+	{.name = "unmap that may leave anything",
+	 .in_task = test_unmap_of_opaque,
+	 .wanted_flags = STACK_OPAQUE},
 	{.name = "extents of read-only",
 	 .in_task = test_extents_of_read_only,
 	 .wanted_flags = STACK_READ_ONLY},

@@ -46,9 +46,10 @@ static void trial_close(void *argument)
 static void trial_run(void **state)
 {
 	struct trial *trial = *state;
+	const char *obstacle = stack_obstacle(trial->stack, trial->sector_size);
 
-	if (!stack_is_possible(trial->stack, trial->sector_size)) {
-		print_message("skipped - %s: no direct I/O here\n", trial->name);
+	if (obstacle) {
+		print_message("skipped - %s: %s\n", trial->name, obstacle);
 		skip();
 	}
 	check_context("%s", trial->name);
@@ -92,7 +93,8 @@ int contract_run(const char *group, const struct contract *contracts, size_t cou
 		trial->contract = &contracts[i % count];
 		trial->stack = &stacks[i / count % stacks_count];
 		trial->sector_size = sector_sizes[i / count / stacks_count];
-		if (!trial_makes_sense(trial->contract, trial->stack))
+		if (!trial_makes_sense(trial->contract, trial->stack) ||
+		    !stack_takes(trial->stack, trial->sector_size))
 			continue;
 		snprintf(trial->name, sizeof(trial->name), "%s, %u: %s", trial->stack->name,
 			 trial->sector_size, trial->contract->name);

@@ -62,6 +62,16 @@ static int limits_allocated(struct disk *disk, uint64_t *bytes)
 	return disk_allocated(disk->below[0], bytes);
 }
 
+static int limits_resize(struct disk *disk, uint64_t count)
+{
+	return disk_resize(disk->below[0], count);
+}
+
+static void limits_below_resized(struct disk *disk, struct disk *below)
+{
+	disk_set_sector_count(disk, disk_sector_count(below));
+}
+
 static const struct option limits_options[] = {
 	{.name = "memory_align",
 	 .type = OPTION_SIZE,
@@ -98,4 +108,6 @@ const struct driver limits_driver = {
 	.unmap = limits_unmap,
 	.extent = limits_extent,
 	.allocated = limits_allocated,
+	.resize = limits_resize,
+	.below_resized = limits_below_resized,
 };

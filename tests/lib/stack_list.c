@@ -2,8 +2,11 @@
 /* The list of stacks; stacks.c makes disks of them. */
 #include "tests/lib/stacks.h"
 
-#define FILE_FLAGS (STACK_LASTS | STACK_SPARSE)
-#define RAM_FLAGS  (STACK_SPARSE | STACK_WHOLE_READS)
+#define FILE_FLAGS   (STACK_LASTS | STACK_SPARSE)
+#define DEVICE_FLAGS (STACK_LASTS | STACK_OPAQUE)
+#define RAM_FLAGS    (STACK_SPARSE | STACK_WHOLE_READS)
+
+#define VHD_FLAGS  (FILE_FLAGS | STACK_512)
 
 /* Of crypt without discards. */
 #define FILE_CRYPT_FLAGS (STACK_LASTS | STACK_DENSE)
@@ -19,6 +22,13 @@ const struct stack stacks[] = {
 	{"file direct", "file direct=yes", FILE_FLAGS},
 	{"file with a tail", "file tail=300", FILE_FLAGS},
 	{"file read-only", "file", STACK_READ_ONLY | STACK_LASTS},
+	{"blockdev", "blockdev", DEVICE_FLAGS},
+	{"blockdev, a partition", "blockdev partition memory", DEVICE_FLAGS},
+	{"blockdev read-only", "blockdev memory", STACK_READ_ONLY | STACK_LASTS},
+	{"blockdev through the page cache", "blockdev direct=no memory", DEVICE_FLAGS},
+	{"blockdev, split", "limits max_transfer=12K max_segments=3 (blockdev memory)",
+	 DEVICE_FLAGS},
+	{"fault on blockdev", "fault (blockdev memory)", DEVICE_FLAGS},
 	{"ram", "ram", RAM_FLAGS},
 	{"sqlite", "sqlite", FILE_FLAGS | STACK_WHOLE_READS},
 	{"sqlite, split", "limits max_transfer=8K max_segments=3 (sqlite memory)",
@@ -118,6 +128,28 @@ const struct stack stacks[] = {
 	{"layered, sqlite written through",
 	 "layered write_through=c read_cache=c (sqlite as=c limit=1M memory, file memory)",
 	 FILE_FLAGS},
+
+	{"vhd, fixed", "vhd (file image=fixed-512)", VHD_FLAGS},
+	{"vhd, fixed, in memory", "vhd (file image=fixed-512 memory)", VHD_FLAGS},
+	{"vhd, dynamic, 512 KiB", "vhd (file image=dynamic-512 memory)", VHD_FLAGS},
+	{"vhd, dynamic, 2 MiB", "vhd (file image=dynamic-2048)", VHD_FLAGS},
+	{"vhd, dynamic, 16 MiB", "vhd (file image=dynamic-16384 memory)", VHD_FLAGS},
+	{"vhd, dynamic, 4 KiB", "vhd (file image=dynamic-4 memory)", STACK_512 | STACK_LASTS},
+	{"vhd, dynamic, direct", "vhd (file image=dynamic-2048 direct=yes)", VHD_FLAGS},
+	{"vhd, three deep, of nothing", "vhd (file image=differencing-512 memory)", VHD_FLAGS},
+	{"vhd, three deep, 512 KiB", "vhd (file image=differencing-512 memory noise)",
+	 STACK_512 | STACK_LASTS},
+	{"vhd, three deep, 2 MiB", "vhd (file image=differencing-2048 noise)",
+	 STACK_512 | STACK_LASTS},
+	{"vhd, three deep, 16 MiB", "vhd (file image=differencing-16384 memory noise)",
+	 STACK_512 | STACK_LASTS},
+	{"fault on vhd", "fault (vhd (file image=dynamic-512 memory))", VHD_FLAGS},
+	{"limits on vhd on limits",
+	 "limits max_transfer=20K max_segments=2 (vhd (limits max_transfer=8K max_segments=3 "
+	 "memory_align=512 (file image=differencing-512 memory noise)))",
+	 STACK_512 | STACK_LASTS},
+	{"layered on vhd", "layered (ram, vhd (file image=differencing-512 memory noise))",
+	 STACK_512 | STACK_WHOLE_READS},
 
 	/* Mixed. */
 	{"striped on ram and file", "striped chunk_size=20K (ram, file memory)", STACK_SPARSE},

@@ -12,6 +12,7 @@
 #include "tests/lib/check.h"
 #include "tests/lib/limits.h"
 #include "tests/lib/run.h"
+#include "tests/lib/vhd.h"
 
 /* ---- The text of a stack. ---- */
 
@@ -32,7 +33,9 @@ struct node {
 	enum stack_place place;
 	unsigned tail;
 	bool noise;
+	char image[WORD_MAX]; /* TYPE-BLOCKSIZE: what the file holds is a VHD */
 	bool port;
+	bool partition;
 	struct node *below[INSTANCE_DISKS_MAX];
 	unsigned below_count;
 };
@@ -67,6 +70,10 @@ static void node_word(struct node *node, char *word)
 		node->place = PLACE_MEMORY;
 	else if (strcmp(word, "port") == 0)
 		node->port = true;
+	else if (strncmp(word, "image=", 6) == 0)
+		snprintf(node->image, WORD_MAX, "%s", value + 1);
+	else if (strcmp(word, "partition") == 0)
+		node->partition = true;
 	else if (strncmp(word, "tail=", 5) == 0)
 		node->tail = (unsigned)strtoul(value + 1, NULL, 10);
 	else {
@@ -146,8 +153,28 @@ static void file_fill(int fd, uint64_t size)
 	free(data);
 }
 
-/* What SQLite puts beside a file. */
-static const char *const beside[] = {"", "-wal", "-shm", "-journal"};
+/* What SQLite puts beside a file, and the parents of a VHD. */
+static const char *const beside[] = {"", "-wal", "-shm", "-journal", "-1", "-2"};
+
+#define CHAIN_DEPTH 3
+
+/* Makes a VHD of the file at @path. */
+static void image_make(const char *path, const struct node *node, uint64_t size)
+{
+	uint32_t block_size = (uint32_t)strtoul(strchr(node->image, '-') + 1, NULL, 10) * 1024;
+	bool is_deep = strncmp(node->image, "differencing", 12) == 0;
+	struct vhd_recipe recipe = {
+		.type = strncmp(node->image, "fixed", 5) == 0 ? VHD_FIXED : VHD_DYNAMIC,
+		.size = size,
+		.block_size = block_size,
+		.id = 1,
+	};
+
+	if (is_deep)
+		vhd_make_chain(path, size, block_size, CHAIN_DEPTH, node->noise ? 77 : 0);
+	else
+		vhd_make(path, &recipe);
+}
 
 static void file_remove(const char *path)
 {
@@ -169,10 +196,30 @@ static bool file_make(const struct instance *instance, const struct node *node, 
 	if (!CHECK(fd >= 0))
 		return false;
 	CHECK_EQ(ftruncate(fd, (off_t)(size + node->tail)), 0);
-	if (node->noise || (instance->stack->flags & STACK_READ_ONLY))
+	if (node->image[0])
+		image_make(path, node, size);
+	else if (node->noise || (instance->stack->flags & STACK_READ_ONLY))
 		file_fill(fd, size);
 	close(fd);
 	return true;
+}
+
+/* ---- Block devices. ---- */
+
+static bool is_device(const struct node *node)
+{
+	return strcmp(node->driver, "blockdev") == 0;
+}
+
+/* Makes a loop device of file number @index of the instance. */
+static bool device_make(struct instance *instance, const struct node *node, unsigned index)
+{
+	unsigned flags = (node->partition ? LOOP_PARTITION : 0U) |
+			 (instance->stack->flags & STACK_READ_ONLY ? LOOP_READ_ONLY : 0U);
+	const char *missing = loop_open(&instance->loops[index], instance->paths[index],
+					instance->sector_size, flags);
+
+	return CHECK_TEXT(missing ? missing : "", "");
 }
 
 /* ---- Opening. ---- */
@@ -264,8 +311,12 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 	path = instance->paths[instance->file_count];
 	if (!has_path || path[0])
 		return true;
+	if (node->partition)
+		size += 2 * LOOP_PARTITION_MARGIN;
 	if (!file_make(instance, node, size, path))
 		return false;
+	if (is_device(node))
+		return device_make(instance, node, instance->file_count);
 	/* A layer makes its file itself. */
 	if (!is_file)
 		file_remove(path);
@@ -320,8 +371,12 @@ static struct disk *node_open_on(struct instance *instance, struct node *node, u
 	struct disk *disk;
 	void *config;
 
-	if (option_find(driver->options, "path"))
-		node_option(node, "path", instance->paths[instance->file_count++]);
+	if (option_find(driver->options, "path")) {
+		unsigned index = instance->file_count++;
+
+		node_option(node, "path",
+			    is_device(node) ? instance->loops[index].path : instance->paths[index]);
+	}
 	config = node_config(node, driver, err);
 	if (!config)
 		return NULL;
@@ -374,8 +429,8 @@ bool instance_open(struct instance *instance, const struct stack *stack, uint32_
 	instance->disk = node_open(instance, &tree->nodes[0], size,
 				   stack->flags & STACK_READ_ONLY ? DISK_OPEN_READ_ONLY : 0, &err);
 	if (instance->disk && is_new && is_noisy(instance, tree))
-		CHECK_OK(
-			disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk), 0));
+		CHECK_OK(disk_write_zeroes(instance->disk, 0, disk_sector_count(instance->disk),
+					   DISK_MAY_UNMAP));
 	free(tree);
 	if (instance->disk)
 		return true;
@@ -394,6 +449,7 @@ void instance_close(struct instance *instance)
 void instance_remove(struct instance *instance)
 {
 	for (unsigned i = 0; i < INSTANCE_FILES_MAX; i++) {
+		loop_close(&instance->loops[i]);
 		if (instance->paths[i][0])
 			file_remove(instance->paths[i]);
 		instance->paths[i][0] = '\0';
@@ -413,19 +469,30 @@ void instance_set_option(struct instance *instance, const char *driver, const ch
 	}
 }
 
-bool stack_is_possible(const struct stack *stack, uint32_t sector_size)
+bool stack_takes(const struct stack *stack, uint32_t sector_size)
 {
-	const struct instance instance = {.stack = stack};
+	return sector_size == 512 || !(stack->flags & STACK_512);
+}
+
+/* A file of 4 MiB in PLACE_DISK, whose name goes to @path. */
+static bool obstacle_file(char path[static 200])
+{
+	const struct stack stack = {.flags = 0};
+	const struct instance instance = {.stack = &stack};
 	const struct node node = {.place = PLACE_DISK};
+
+	return file_make(&instance, &node, 4 * MIB, path);
+}
+
+/* Whether a sector can be read as it would be. */
+static const char *direct_obstacle(uint32_t sector_size)
+{
 	char path[200], *buffer;
 	bool possible;
 	int fd;
 
-	if (!strstr(stack->text, "direct=yes"))
-		return true;
-	if (!file_make(&instance, &node, 65536, path))
-		return false;
-	/* Whether a sector can be read as it would be. */
+	if (!obstacle_file(path))
+		return "no file";
 	buffer = aligned_alloc(4096, 65536);
 	fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	possible = fd >= 0 && buffer && pread(fd, buffer, sector_size, sector_size) > 0;
@@ -433,5 +500,45 @@ bool stack_is_possible(const struct stack *stack, uint32_t sector_size)
 		close(fd);
 	free(buffer);
 	unlink(path);
-	return possible;
+	return possible ? NULL : "no direct I/O here";
+}
+
+static const char *find_device_obstacle(uint32_t sector_size, bool partition)
+{
+	const char *missing;
+	struct loop loop;
+	char path[200];
+
+	if (!obstacle_file(path))
+		return "no file";
+	missing = loop_open(&loop, path, sector_size, partition ? LOOP_PARTITION : 0);
+	if (!missing)
+		loop_close(&loop);
+	unlink(path);
+	return missing;
+}
+
+/* Loop devices take their time: each sort of them is tried once. */
+static const char *device_obstacle(uint32_t sector_size, bool partition)
+{
+	static const char *found[2][2];
+	const char **known = &found[sector_size > 512][partition];
+
+	if (!*known) {
+		*known = find_device_obstacle(sector_size, partition);
+		if (!*known)
+			*known = "";
+	}
+	return **known ? *known : NULL;
+}
+
+const char *stack_obstacle(const struct stack *stack, uint32_t sector_size)
+{
+	const char *obstacle = NULL;
+
+	if (strstr(stack->text, "direct=yes"))
+		obstacle = direct_obstacle(sector_size);
+	if (!obstacle && stack_has(stack, "blockdev"))
+		obstacle = device_obstacle(sector_size, strstr(stack->text, "partition"));
+	return obstacle;
 }

@@ -8,6 +8,7 @@
 #define TESTS_LIB_STACKS_H
 
 #include "core/disk.h"
+#include "tests/lib/loop.h"
 
 enum stack_flags {
 	STACK_DROPS_WRITES = 1 << 0, /* reads zeros whatever was written */
@@ -20,6 +21,9 @@ enum stack_flags {
 	/* All is data, and unmap does nothing; what was never written is noise, so that zeros are
 	 * written first. */
 	STACK_DENSE = 1 << 5,
+	/* All is data, and nobody knows what unmap leaves behind. */
+	STACK_OPAQUE = 1 << 6,
+	STACK_512 = 1 << 7, /* has sectors of 512 bytes, and no others */
 };
 
 /* Where the files of a stack lie. */
@@ -35,7 +39,10 @@ struct stack {
 	 * Drivers are those of diskfs, and `limits` of limits.h. Sizes, sector sizes and paths are
 	 * added. What only `file` has: the word "memory" for a file in PLACE_MEMORY, "noise" for one
 	 * that is full of it, which is written over with zeros when the stack is first opened, and
-	 * tail=N for N bytes beyond its last sector. The word "port" stands for a port on top of the
+	 * tail=N for N bytes beyond its last sector, image=TYPE-KIB for a VHD of that type and block
+	 * size (differencing: with parents beside it, which are full of noise if it says so).
+	 * `blockdev` stands on a loop device of such a file, or with the word "partition" on a
+	 * partition of one. The word "port" stands for a port on top of the
 	 * disk. as=NAME gives a disk another name than its driver's, for those who name the disks
 	 * below; a list of names is NAME+NAME.
 	 */
@@ -55,6 +62,7 @@ struct instance {
 	uint32_t sector_size;
 	uint64_t size; /* bytes */
 	char paths[INSTANCE_FILES_MAX][200];
+	struct loop loops[INSTANCE_FILES_MAX];	/* of those that are block devices */
 	unsigned file_count;			/* paths, in the order of the text */
 	struct disk *disks[INSTANCE_DISKS_MAX]; /* each behind those that it stands on */
 	unsigned disk_count;
@@ -94,8 +102,12 @@ bool stack_has(const struct stack *stack, const char *name);
 void instance_set_option(struct instance *instance, const char *driver, const char *name,
 			 const char *value);
 
-/* Whether this stack can be had here: direct I/O depends on the file system. */
-bool stack_is_possible(const struct stack *stack, uint32_t sector_size);
+/* Whether it is a stack that can have such sectors. */
+bool stack_takes(const struct stack *stack, uint32_t sector_size);
+
+/* NULL, or why this stack cannot be had here: direct I/O depends on the file system, loop devices
+ * need root. */
+const char *stack_obstacle(const struct stack *stack, uint32_t sector_size);
 
 /* The folder of a place, without a slash at its end. */
 const char *place_folder(enum stack_place place);

@@ -508,9 +508,10 @@ static void world_close(void *argument)
 static void world_run(void **state)
 {
 	struct world *world = *state;
+	const char *obstacle = stack_obstacle(world->stack, world->sector_size);
 
-	if (!stack_is_possible(world->stack, world->sector_size)) {
-		print_message("skipped - %s: no direct I/O here\n", world->name);
+	if (obstacle) {
+		print_message("skipped - %s: %s\n", world->name, obstacle);
 		skip();
 	}
 	run_task(world_open, world);
@@ -569,7 +570,8 @@ int main(void)
 		world->stack = &stacks[i / (2 * MODES)];
 		world->sector_size = i % 2 ? 4096 : 512;
 		world->mode = (enum mode)(i / 2 % MODES);
-		if (!is_for(world->stack, world->mode))
+		if (!is_for(world->stack, world->mode) ||
+		    !stack_takes(world->stack, world->sector_size))
 			continue;
 		snprintf(world->name, sizeof(world->name), "%s, %u, %s", world->stack->name,
 			 world->sector_size, mode_names[world->mode]);

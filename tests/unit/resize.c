@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Resize: waiters wake exactly once with the new count, disks above are told, close ends waiters.
- */
+/* Resize: waiters wake exactly once with the new count, disks above are told and the last word is the
+ * last, close ends waiters; what is asked for; the end of requests beyond a smaller end. */
 #include "core/disk.h"
 
 #include <setjmp.h>
@@ -223,12 +223,337 @@ static void test_across_workers(void **state)
 	run_task(close_task, &opened);
 }
 
+/* ---- The last word. ---- */
+
+/* A change of the count is told upwards before the next one is made, whichever worker makes it. */
+static void change_at_random(unsigned index, void *argument)
+{
+	struct disk *disk = argument;
+	struct random random = {index + 1};
+
+	for (unsigned i = 0; i < CHANGES; i++) {
+		disk_set_sector_count(disk, 1 + random_below(&random, 16));
+		if (i % 8 == 0)
+			task_yield();
+	}
+}
+
+struct tower {
+	struct opened low, high;
+};
+
+static void open_tower(void *argument)
+{
+	struct tower *tower = argument;
+	struct err err;
+
+	open_task(&tower->low);
+	probe_init(&tower->high.probe, 512, 16);
+	tower->high.disk = probe_open(&tower->high.probe, 0, tower->low.disk, &err);
+}
+
+static void close_tower(void *argument)
+{
+	struct tower *tower = argument;
+
+	CHECK_EQ(disk_sector_count(tower->high.disk), disk_sector_count(tower->low.disk));
+	close_task(&tower->high);
+	close_task(&tower->low);
+}
+
+static void test_last_word(void **state)
+{
+	static struct tower tower;
+
+	(void)state;
+	for (unsigned round = 0; round < 20; round++) {
+		run_task(open_tower, &tower);
+		run_tasks(8, change_at_random, tower.low.disk);
+		run_task(close_tower, &tower);
+	}
+}
+
+/* Disks come and go on top of one that changes: none is told after its end. */
+static void come_and_go(unsigned index, void *argument)
+{
+	struct disk *disk = argument;
+	struct opened opened;
+	struct err err;
+
+	if (index < 2) {
+		change_at_random(index, disk);
+		return;
+	}
+	for (unsigned i = 0; i < CHANGES / 4; i++) {
+		probe_init(&opened.probe, 512, 16);
+		opened.disk = probe_open(&opened.probe, 0, disk, &err);
+		task_yield();
+		close_task(&opened);
+	}
+}
+
+static void test_come_and_go(void **state)
+{
+	static struct opened opened;
+
+	(void)state;
+	run_task(open_task, &opened);
+	run_tasks(8, come_and_go, opened.disk);
+	run_task(close_task, &opened);
+}
+
+/* What changes below while a disk opens is not missed. */
+static int open_slowly(struct disk *disk, struct err *err)
+{
+	(void)err;
+	disk_inherit_geometry(disk, disk->below[0]);
+	disk_set_sector_count(disk->below[0], 24);
+	return 0;
+}
+
+static void test_open_meanwhile_task(void *argument)
+{
+	struct probe low, high;
+	struct err err;
+
+	(void)argument;
+	probe_init(&low, 512, 16);
+	probe_init(&high, 512, 16);
+	high.driver.open = open_slowly;
+
+	struct disk *below = probe_open(&low, 0, NULL, &err);
+	struct disk *disk = probe_open(&high, 0, below, &err);
+
+	CHECK_EQ(disk_sector_count(disk), 24);
+	disk_close(disk);
+	disk_close(below);
+	probe_destroy(&low);
+	probe_destroy(&high);
+}
+RUN_IN_TASK(test_open_meanwhile)
+
+/* ---- Who is told. ---- */
+
+static void count_call(void *argument)
+{
+	(*(unsigned *)argument)++;
+}
+
+static void test_told_task(void *argument)
+{
+	unsigned lowest = 0, follows = 0, stays = 0, above_it = 0;
+	struct probe probes[4];
+	struct disk *disks[4];
+	struct err err;
+
+	(void)argument;
+	for (unsigned i = 0; i < 4; i++)
+		probe_init(&probes[i], 512, 16);
+	probes[2].driver.below_resized = NULL;
+	disks[0] = probe_open(&probes[0], 0, NULL, &err);
+	disks[1] = probe_open(&probes[1], 0, disks[0], &err);
+	disks[2] = probe_open(&probes[2], 0, disks[0], &err);
+	disks[3] = probe_open(&probes[3], 0, disks[2], &err);
+	disk_on_resize(disks[0], count_call, &lowest);
+	disk_on_resize(disks[1], count_call, &follows);
+	disk_on_resize(disks[2], count_call, &stays);
+	disk_on_resize(disks[3], count_call, &above_it);
+	disk_set_sector_count(disks[0], 24);
+	CHECK(lowest == 1 && follows == 1);
+	/* Their size is the same, but not all of what is below shows through as it did. */
+	CHECK(stays == 1 && above_it == 1);
+	CHECK_EQ(disk_sector_count(disks[3]), 16);
+	disk_set_sector_count(disks[0], 24); /* no change */
+	CHECK(lowest == 1 && follows == 1 && stays == 1 && above_it == 1);
+	disk_set_sector_count(disks[2], 8);
+	CHECK(lowest == 1 && follows == 1 && stays == 2 && above_it == 2);
+	for (unsigned i = 4; i-- > 0;)
+		disk_close(disks[i]);
+	for (unsigned i = 0; i < 4; i++)
+		probe_destroy(&probes[i]);
+}
+RUN_IN_TASK(test_told)
+
+/* ---- To ask for another size. ---- */
+
+static int resize_probe(struct disk *disk, uint64_t count)
+{
+	disk_set_sector_count(disk, count);
+	return 0;
+}
+
+static void test_asked_task(void *argument)
+{
+	struct probe probe;
+	struct err err;
+
+	(void)argument;
+	probe_init(&probe, 512, 16);
+
+	struct disk *disk = probe_open(&probe, 0, NULL, &err);
+
+	CHECK_KIND(disk_resize(disk, 8), ERROR_UNSUPPORTED);
+	CHECK_KIND(disk_resize(disk, 16), ERROR_UNSUPPORTED);
+	probe.driver.resize = resize_probe;
+	CHECK_OK(disk_resize(disk, 16));
+	CHECK_KIND(disk_resize(disk, 0), ERROR_INVALID_INPUT);
+	CHECK_KIND(disk_resize(disk, INT64_MAX / 512 + 1), ERROR_INVALID_INPUT);
+	CHECK_KIND(disk_resize(disk, UINT64_MAX), ERROR_INVALID_INPUT);
+	CHECK_EQ(disk_sector_count(disk), 16);
+	CHECK_OK(disk_resize(disk, 8));
+	CHECK_EQ(disk_sector_count(disk), 8);
+	CHECK_OK(disk_resize(disk, INT64_MAX / 512));
+	CHECK_EQ(disk_sector_count(disk), INT64_MAX / 512);
+	disk_close(disk);
+
+	disk = probe_open(&probe, DISK_OPEN_READ_ONLY, NULL, &err);
+	CHECK_KIND(disk_resize(disk, 8), ERROR_READ_ONLY);
+	CHECK_EQ(disk_sector_count(disk), 16);
+	disk_close(disk);
+	probe_destroy(&probe);
+}
+RUN_IN_TASK(test_asked)
+
+/* ---- Requests beyond the end. ---- */
+
+/* A request that the probe holds. */
+struct held {
+	struct disk *disk;
+	uint64_t sector;
+	bool is_write;
+	int error;
+};
+
+static int request_held(void *argument)
+{
+	static char data[4 * 512];
+	struct held *held = argument;
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, data, sizeof(data));
+
+	held->error = held->is_write ? disk_write(held->disk, &sg, held->sector, 0)
+				     : disk_read(held->disk, &sg, held->sector);
+	return 0;
+}
+
+static void release_soon(void *argument)
+{
+	struct probe *probe = argument;
+
+	task_sleep_ns(NS_PER_S / 50);
+	atomic_store(&probe->hold, false);
+}
+
+static void test_drain_task(void *argument)
+{
+	struct task_group group = {0};
+	struct probe probe, above;
+	struct err err;
+
+	(void)argument;
+	probe_init(&probe, 512, 16);
+	probe_init(&above, 512, 16);
+
+	struct disk *disk = probe_open(&probe, 0, NULL, &err);
+	struct disk *other = probe_open(&above, 0, disk, &err);
+	struct held requests[] = {{disk, 0, true, 0}, {disk, 6, false, 0}};
+
+	CHECK(disk_drain_beyond(disk, 0, 0));
+	atomic_store(&probe.hold, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(requests); i++)
+		task_group_start(&group, request_held, &requests[i]);
+	CHECK(!disk_drain_beyond(disk, 0, 0));
+	CHECK(!disk_drain_beyond(disk, 9, NS_PER_S / 100));
+	CHECK(disk_drain_beyond(disk, 10, 0));
+	CHECK(disk_drain_beyond(other, 0, 0)); /* not its own */
+	CHECK_EQ(task_start(release_soon, &probe), 0);
+	CHECK(disk_drain_beyond(disk, 0, 10 * NS_PER_S));
+	task_group_wait(&group);
+	CHECK_OK(requests[0].error);
+	CHECK_OK(requests[1].error);
+	disk_close(other);
+	disk_close(disk);
+	probe_destroy(&probe);
+	probe_destroy(&above);
+}
+RUN_IN_TASK(test_drain)
+
+/* On all workers: once the disk is smaller and drained, nothing arrives beyond its end. */
+struct cutting {
+	struct opened opened;
+	_Atomic uint64_t end; /* that nothing may reach beyond, as the driver sees it */
+};
+
+static struct cutting cutting;
+
+static int write_watched(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
+{
+	(void)flags;
+	task_yield();
+	task_sleep_ns(NS_PER_US * 20);
+	CHECK(sector + (sg->len >> disk_sector_shift(disk)) <= atomic_load(&cutting.end));
+	return 0;
+}
+
+static void open_cutting(void *argument)
+{
+	(void)argument;
+	probe_init(&cutting.opened.probe, 512, 64);
+	cutting.opened.probe.driver.write = write_watched;
+	atomic_store(&cutting.end, 64);
+
+	struct err err;
+
+	cutting.opened.disk = probe_open(&cutting.opened.probe, 0, NULL, &err);
+}
+
+static void cut_or_write(unsigned index, void *argument)
+{
+	struct disk *disk = argument;
+	struct random random = {index};
+	static char data[512];
+
+	for (unsigned i = 0; index == 0 && i < 100; i++) {
+		disk_set_sector_count(disk, 8);
+		CHECK(disk_drain_beyond(disk, 8, 10 * NS_PER_S));
+		atomic_store(&cutting.end, 8);
+		task_sleep_ns(NS_PER_US * 100);
+		atomic_store(&cutting.end, 64);
+		disk_set_sector_count(disk, 64);
+		task_sleep_ns(NS_PER_US * 100);
+	}
+	for (unsigned i = 0; index != 0 && i < 500; i++) {
+		struct iovec iov;
+		struct sg sg = sg_of(&iov, data, sizeof(data));
+		int error = disk_write(disk, &sg, random_below(&random, 64), 0);
+
+		CHECK(!error || error_kind(error) == ERROR_ILLEGAL_BLOCK);
+	}
+}
+
+static void close_cutting(void *argument)
+{
+	(void)argument;
+	close_task(&cutting.opened);
+}
+
+static void test_cut(void **state)
+{
+	(void)state;
+	run_task(open_cutting, NULL);
+	run_tasks(8, cut_or_write, cutting.opened.disk);
+	run_task(close_cutting, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_wake),	       cmocka_unit_test(test_range_follows),
 		cmocka_unit_test(test_propagates),     cmocka_unit_test(test_close_ends_waiters),
-		cmocka_unit_test(test_across_workers),
+		cmocka_unit_test(test_across_workers), cmocka_unit_test(test_last_word),
+		cmocka_unit_test(test_come_and_go),    cmocka_unit_test(test_open_meanwhile),
+		cmocka_unit_test(test_told),	       cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_drain),	       cmocka_unit_test(test_cut),
 	};
 
 	return cmocka_run_group_tests(tests, setup_2_workers, teardown_workers);
