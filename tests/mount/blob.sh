@@ -158,6 +158,60 @@ layers_conf "url = https://localhost:$https/disk.raw
 ca_file = ca.pem"
 all_uses "HTTP/2 with TLS"
 
+# ---- an image format on top ----------------------------------------------------------------------
+
+# vhd_conf FILE: a VHD on the server, alone and under a layer.
+vhd_conf() {
+	config <<-EOT
+		[diskfs]
+		cache = none
+
+		[blob]
+		driver = blob
+		url = http://127.0.0.1:$http/$1
+		readonly = yes
+
+		[vhd]
+		driver = vhd
+		below = blob
+		readonly = yes
+
+		[scratch]
+		driver = ram
+
+		[vm]
+		driver = layered
+		below = scratch, vhd
+
+		[blob2]
+		driver = blob
+		url = http://127.0.0.1:$http/$1
+
+		[base]
+		driver = vhd
+		below = blob2
+		readonly = yes
+	EOT
+}
+
+vhd_on_blob() {
+	check qemu-img convert -f raw -O vpc -o "subformat=$1,force_size=on" "$work/image.raw" \
+		"$work/www/$1.vhd"
+	vhd_conf "$1.vhd"
+	mount_disks "$conf" -o transport=auto
+	is_the_image "$mnt/base.img"
+	[ "$(id -u)" != 0 ] || ! losetup -f >/dev/null 2>&1 || used_through_layer
+	unmount_disks
+}
+
+for format in fixed dynamic; do
+	if diskfs --drivers | grep -q '^vhd '; then
+		test_case "a $format VHD on a server" vhd_on_blob $format
+	else
+		skip_case "a $format VHD on a server" "this diskfs has no driver for VHD"
+	fi
+done
+
 # ---- protocols -----------------------------------------------------------------------------------
 
 protocols_used() {

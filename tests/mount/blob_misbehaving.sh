@@ -98,6 +98,7 @@ read_cases=(
 	"headers that are never ended|headers=1000000|EIO|head|3"
 	"a header without a name|header=nothing|either||3"
 	"a header with a zero byte|header=X:%20a%00b|either||3"
+	"a head that begins with a folded line|folded|either||3"
 	"interim answers without an end|interim=1000000|either||3"
 	"a few interim answers|interim=5|right||1"
 	"no HTTP, once|times=1 garbage|either||3"
