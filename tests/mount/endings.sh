@@ -379,6 +379,7 @@ too_few() {
 	# shellcheck disable=SC2016 # for the inner shell to expand
 	refused "cannot start .*thread.*: Resource temporarily unavailable" \
 		unshare --mount --propagation private bash -c '
+		umount -l -a -t fuse.diskfs
 		mount -t tmpfs tmpfs /mnt && cp "$1" /mnt/diskfs && mkdir -m 777 /mnt/disks || exit
 		printf "[x]\ndriver = ram\nsize = 1M\n" >/mnt/conf
 		exec setpriv --reuid=65534 --regid=65534 --clear-groups prlimit --nproc="$2" \

@@ -178,6 +178,12 @@ unmount() {
 	fi
 }
 
+# In a mount namespace of one's own: lets go of the copies of what other tests have mounted, whose
+# daemons would wait for the end of those.
+forget_other_mounts() {
+	umount -l -a -t fuse.diskfs 2>/dev/null
+}
+
 unmount_lazily() {
 	while mounted "$1"; do
 		umount -l "$1" 2>/dev/null || fusermount3 -uz "$1" || return

@@ -10,6 +10,7 @@ fi
 requires python3 setfattr
 requires_root
 requires_fuse
+forget_other_mounts
 
 config <<EOT
 [ram]

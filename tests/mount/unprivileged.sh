@@ -11,6 +11,7 @@ fi
 requires unshare runuser fusermount3
 requires_root
 requires_fuse
+forget_other_mounts
 
 user=nobody
 mknod "$work/fuse" c 10 229 && chmod 666 "$work/fuse" && mount --bind "$work/fuse" /dev/fuse ||
