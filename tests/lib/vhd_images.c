@@ -20,7 +20,7 @@ static const struct driver *vhd(void)
 	return driver;
 }
 
-void vhd_image_make(const char *path, const char *const (*options)[2], size_t count)
+void vhd_create_file(const char *path, const char *const (*options)[2], size_t count)
 {
 	const struct image_ops *image = vhd()->image;
 	struct image_creation creation = {.path = path, .replace = true};

@@ -8,7 +8,7 @@
 
 /* Makes an image file; @options are those of `diskfs create vhd`. Not in a task; fails the test by an
  * assertion. */
-void vhd_image_make(const char *path, const char *const (*options)[2], size_t count);
+void vhd_create_file(const char *path, const char *const (*options)[2], size_t count);
 
 /* A file's content as a medium, and back. */
 void medium_load(struct medium *medium, const char *path);

@@ -20,7 +20,8 @@ has_libvhdi() {
 	/usr/bin/python3 -c 'import pyvhdi' 2>/dev/null
 }
 
-# by_libvhdi IMAGE [PARENT...]
+# by_libvhdi IMAGE [PARENT...]. Its version of 2021 reads what is the parent's where a read of a child
+# crosses a block: so in pages.
 by_libvhdi() {
 	/usr/bin/python3 - "$@" <<-'EOT'
 		import pyvhdi, sys
@@ -32,7 +33,7 @@ by_libvhdi() {
 		    child.set_parent(parent)
 		rest = files[0].get_media_size()
 		while rest > 0:
-		    data = files[0].read_buffer(min(rest, 1 << 20))
+		    data = files[0].read_buffer(min(rest, 4096))
 		    sys.stdout.buffer.write(data)
 		    rest -= len(data)
 	EOT
@@ -51,7 +52,7 @@ judges() {
 	check_output "$1: vhd, nothing is wrong" diskfs check "$1"
 	by_7zip "$1" >7zip.raw || not_ok "7-Zip: $(cat 7zip.log)"
 	check cmp "$wanted" 7zip.raw
-	# Of a byte of a bitmap of a child it believes no more than that all bits are the same.
+	# It takes all bits of a byte in a bitmap of a child for one, where one is set.
 	if has_libvhdi && { [ $# = 1 ] || [ $align = 4096 ]; }; then
 		by_libvhdi "$@" >libvhdi.raw
 		check cmp "$wanted" libvhdi.raw

@@ -237,10 +237,10 @@ static void record(bool has_parent)
 	power.stamp = FIRST_STAMP;
 	medium_random.state = seed;
 	history_begin(&power.history, SECTORS, ZEROS);
-	vhd_image_make("parent.vhd", dynamic, ARRAY_SIZE(dynamic));
+	vhd_create_file("parent.vhd", dynamic, ARRAY_SIZE(dynamic));
 	medium_load(has_parent ? &power.parent : &power.first, "parent.vhd");
 	if (has_parent) {
-		vhd_image_make("child.vhd", differencing, ARRAY_SIZE(differencing));
+		vhd_create_file("child.vhd", differencing, ARRAY_SIZE(differencing));
 		medium_load(&power.first, "child.vhd");
 		run_task(fill_parent_task, NULL);
 	}
