@@ -264,11 +264,10 @@ static CURLcode set_timeouts(const struct exchange *exchange, CURL *handle)
 
 static CURLcode set_callbacks(struct exchange *exchange, CURL *handle)
 {
-	/* Of libcurl's, for what it receives: not larger than what comes. Where the handle still has
-	 * one, that serves as well. */
+	/* Of libcurl's, for what it receives: not larger than what comes. */
 	long buffer = (long)min_u64(max_u64(exchange->rest.len, 16 * KIB), 256 * KIB);
 
-	curl_easy_setopt(handle, CURLOPT_BUFFERSIZE, buffer);
+	SET(CURLOPT_BUFFERSIZE, buffer);
 	SET(CURLOPT_HEADERFUNCTION, on_head);
 	SET(CURLOPT_HEADERDATA, exchange);
 	SET(CURLOPT_WRITEFUNCTION, on_body);
@@ -346,9 +345,11 @@ static enum exchange_outcome judge_response(struct exchange *exchange)
 		exchange->why = "the object has been changed";
 		return EXCHANGE_CHANGED;
 	}
+	if (status_is_redirect(status)) {
+		exchange->why = "the redirect is malformed";
+		return exchange->redirect ? EXCHANGE_REDIRECT : EXCHANGE_REFUSED;
+	}
 	exchange->why = "the server refuses";
-	if (status_is_redirect(status) && exchange->redirect)
-		return EXCHANGE_REDIRECT;
 	return status_is_temporary(status) ? EXCHANGE_AGAIN : EXCHANGE_REFUSED;
 }
 

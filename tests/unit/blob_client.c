@@ -337,6 +337,28 @@ static void test_retried_task(void *argument)
 }
 RUN_IN_TASK(test_retried)
 
+/* Where all bytes have come, what becomes of the connection does not matter. */
+static void test_complete_task(void *argument)
+{
+	static const char *const rules[] = {"length=none reset", "length=none stall",
+					    "chunked body=50000 reset"};
+	struct subject subject;
+
+	(void)argument;
+	if (!subject_ready(&subject))
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		unsigned before;
+
+		set_rules(rules[i]);
+		before = requests_now();
+		is_right(&subject, 1000, 50000);
+		CHECK_EQ(requests_now() - before, 1);
+	}
+	client_close(subject.client);
+}
+RUN_IN_TASK(test_complete)
+
 /* What has come is not asked for again. */
 static void test_resumed_task(void *argument)
 {
@@ -797,16 +819,27 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_reads),	    cmocka_unit_test(test_pieces),
-		cmocka_unit_test(test_request),	    cmocka_unit_test(test_weak_validators),
-		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_replaced),
-		cmocka_unit_test(test_retried),	    cmocka_unit_test(test_resumed),
-		cmocka_unit_test(test_budget),	    cmocka_unit_test(test_retry_after),
-		cmocka_unit_test(test_stalls),	    cmocka_unit_test(test_timeout),
-		cmocka_unit_test(test_redirects),   cmocka_unit_test(test_redirect_credentials),
-		cmocka_unit_test(test_s3_headers),  cmocka_unit_test(test_azure_headers),
-		cmocka_unit_test(test_open_errors), cmocka_unit_test(test_crowd),
-		cmocka_unit_test(test_abort),	    cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_reads),
+		cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_request),
+		cmocka_unit_test(test_weak_validators),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_replaced),
+		cmocka_unit_test(test_retried),
+		cmocka_unit_test(test_complete),
+		cmocka_unit_test(test_resumed),
+		cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_retry_after),
+		cmocka_unit_test(test_stalls),
+		cmocka_unit_test(test_timeout),
+		cmocka_unit_test(test_redirects),
+		cmocka_unit_test(test_redirect_credentials),
+		cmocka_unit_test(test_s3_headers),
+		cmocka_unit_test(test_azure_headers),
+		cmocka_unit_test(test_open_errors),
+		cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_numbers),
 	};
 
 	return cmocka_run_group_tests_name("blob: the client", tests, set_up, tear_down);
