@@ -339,37 +339,48 @@ static void count_call(void *argument)
 	(*(unsigned *)argument)++;
 }
 
+static void keep_count(struct disk *disk, struct disk *below)
+{
+	(void)disk;
+	(void)below;
+}
+
 static void test_told_task(void *argument)
 {
-	unsigned lowest = 0, follows = 0, stays = 0, above_it = 0;
-	struct probe probes[4];
-	struct disk *disks[4];
+	unsigned lowest = 0, follows = 0, stays = 0, above_it = 0, format = 0;
+	struct probe probes[5];
+	struct disk *disks[5];
 	struct err err;
 
 	(void)argument;
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < 5; i++)
 		probe_init(&probes[i], 512, 16);
-	probes[2].driver.below_resized = NULL;
+	probes[2].driver.below_resized = keep_count;
+	probes[4].driver.below_resized = NULL;
 	disks[0] = probe_open(&probes[0], 0, NULL, &err);
 	disks[1] = probe_open(&probes[1], 0, disks[0], &err);
 	disks[2] = probe_open(&probes[2], 0, disks[0], &err);
 	disks[3] = probe_open(&probes[3], 0, disks[2], &err);
+	disks[4] = probe_open(&probes[4], 0, disks[0], &err);
 	disk_on_resize(disks[0], count_call, &lowest);
 	disk_on_resize(disks[1], count_call, &follows);
 	disk_on_resize(disks[2], count_call, &stays);
 	disk_on_resize(disks[3], count_call, &above_it);
+	disk_on_resize(disks[4], count_call, &format);
 	disk_set_sector_count(disks[0], 24);
 	CHECK(lowest == 1 && follows == 1);
 	/* Their size is the same, but not all of what is below shows through as it did. */
 	CHECK(stays == 1 && above_it == 1);
 	CHECK_EQ(disk_sector_count(disks[3]), 16);
+	/* To this one the size of what is below means nothing, as that of a file that grows. */
+	CHECK_EQ(format, 0);
 	disk_set_sector_count(disks[0], 24); /* no change */
 	CHECK(lowest == 1 && follows == 1 && stays == 1 && above_it == 1);
 	disk_set_sector_count(disks[2], 8);
 	CHECK(lowest == 1 && follows == 1 && stays == 2 && above_it == 2);
-	for (unsigned i = 4; i-- > 0;)
+	for (unsigned i = 5; i-- > 0;)
 		disk_close(disks[i]);
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < 5; i++)
 		probe_destroy(&probes[i]);
 }
 RUN_IN_TASK(test_told)
