@@ -434,18 +434,7 @@ static void inspect_operation(struct disk *disk, enum stats_op op, struct report
 	report_bytes(report, "bytes", totals.bytes);
 	report_u64(report, "errors", totals.errors);
 	report_u64(report, "in_flight", totals.in_flight);
-	report_u64(report, "mean_ns", totals.requests ? totals.total_ns / totals.requests : 0);
-	report_u64(report, "p50_below_ns", stats_percentile(&totals, 50));
-	report_u64(report, "p99_below_ns", stats_percentile(&totals, 99));
-	report_object_begin(report, "latency_from_ns");
-	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
-		char from_ns[24];
-
-		snprintf(from_ns, sizeof(from_ns), "%llu", 1ULL << b);
-		if (totals.latency[b] > 0)
-			report_u64(report, from_ns, totals.latency[b]);
-	}
-	report_object_end(report);
+	stats_report_times(&totals, report);
 	report_object_end(report);
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "core/stats.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/report.h"
 #include "core/worker.h"
 
 int stats_init(struct stats *stats, unsigned workers)
@@ -111,4 +113,20 @@ const char *stats_op_name(enum stats_op op)
 	};
 
 	return names[op];
+}
+
+void stats_report_times(const struct stats_totals *totals, struct report *report)
+{
+	report_u64(report, "mean_ns", totals->requests ? totals->total_ns / totals->requests : 0);
+	report_u64(report, "p50_below_ns", stats_percentile(totals, 50));
+	report_u64(report, "p99_below_ns", stats_percentile(totals, 99));
+	report_object_begin(report, "latency_from_ns");
+	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
+		char from_ns[24];
+
+		snprintf(from_ns, sizeof(from_ns), "%llu", 1ULL << b);
+		if (totals->latency[b] > 0)
+			report_u64(report, from_ns, totals->latency[b]);
+	}
+	report_object_end(report);
 }

@@ -13,6 +13,8 @@
 #include <stdatomic.h>
 #include "core/util.h"
 
+struct report;
+
 enum stats_op { STATS_READ, STATS_WRITE, STATS_FLUSH, STATS_UNMAP, STATS_WRITE_ZEROES, STATS_OPS };
 
 /* Bucket b counts latencies of [2^b, 2^(b+1)) ns; the last also all above: 2^35 ns are 34 s. */
@@ -53,6 +55,9 @@ void stats_read(const struct stats *stats, enum stats_op op, struct stats_totals
 /* The latency below which @percent of the requests stayed, as the upper bound of its bucket, in ns;
  * 0 for none. */
 uint64_t stats_percentile(const struct stats_totals *totals, unsigned percent);
+
+/* Adds the mean, two percentiles and the histogram, in ns, to the object that @report is in. */
+void stats_report_times(const struct stats_totals *totals, struct report *report);
 
 /* "read", "write", "flush", "unmap", "write_zeroes". */
 const char *stats_op_name(enum stats_op op);

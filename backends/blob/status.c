@@ -52,18 +52,7 @@ static void inspect_times(struct blob_client *client, enum client_time time, con
 	if (totals.requests == 0)
 		return;
 	report_object_begin(report, name);
-	report_u64(report, "mean_ns", totals.total_ns / totals.requests);
-	report_u64(report, "p50_below_ns", stats_percentile(&totals, 50));
-	report_u64(report, "p99_below_ns", stats_percentile(&totals, 99));
-	report_object_begin(report, "latency_from_ns");
-	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
-		char from_ns[24];
-
-		snprintf(from_ns, sizeof(from_ns), "%llu", 1ULL << b);
-		if (totals.latency[b] > 0)
-			report_u64(report, from_ns, totals.latency[b]);
-	}
-	report_object_end(report);
+	stats_report_times(&totals, report);
 	report_object_end(report);
 }
 

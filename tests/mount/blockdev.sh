@@ -16,7 +16,7 @@ make_loop() {
 	shift 2
 	loop=$(losetup -f --show "$@" "$file" 2>"$work/losetup") ||
 		skip_all "no loop devices: $(cat "$work/losetup")"
-	cleanup_fn losetup -d "$loop"
+	cleanup_fn free_loop "$loop"
 }
 
 make_loop small.raw 32M

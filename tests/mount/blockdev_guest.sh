@@ -208,7 +208,7 @@ dm() {
 
 truncate -s 48M "$work/dm.raw"
 loop=$(losetup -f --show "$work/dm.raw")
-cleanup_fn losetup -d "$loop"
+cleanup_fn free_loop "$loop"
 dm late <<<"0 8192 delay $loop 0 200"
 dm broken <<EOT
 0 2048 linear $loop 8192

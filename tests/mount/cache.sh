@@ -194,10 +194,6 @@ assert memory[:] == wanted, "by a direct read"
 PY
 }
 
-free_loop() {
-	losetup -d "$1" 2>/dev/null
-}
-
 # What was written by a loop device is in the image once it is synced, and the other way round.
 on_loop() {
 	local loop mode

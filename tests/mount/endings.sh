@@ -302,10 +302,6 @@ same" fileop -o direct "$mnt/x.img" all 0 2M 5 all 8M 1M 6
 	check umount "$work/small"
 }
 
-free_loop() {
-	losetup -d "$1" 2>/dev/null
-}
-
 # An error of the file system below makes it read-only: changes fail, reads go on.
 read_only_below() {
 	local loop

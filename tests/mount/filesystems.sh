@@ -23,10 +23,6 @@ EOT
 mkdir "$work/fs"
 cleanup_fn unmount_lazily "$work/fs"
 
-free_loop() {
-	losetup -d "$1" 2>/dev/null
-}
-
 # A tree of small and large files in some hundred folders, the same for the same seed.
 make_tree() {
 	python3 - "$1" <<'PY'

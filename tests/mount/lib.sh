@@ -178,6 +178,13 @@ unmount() {
 	fi
 }
 
+# Detaches a loop device that a test has left, if it still has it: another test may have got it since.
+free_loop() {
+	case $(losetup -n -O BACK-FILE "$1" 2>/dev/null) in
+	"$work"/*) losetup -d "$1" ;;
+	esac
+}
+
 # In a mount namespace of one's own: lets go of the copies of what other tests have mounted, whose
 # daemons would wait for the end of those.
 forget_other_mounts() {

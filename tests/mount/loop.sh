@@ -21,10 +21,6 @@ EOT
 mkdir "$work/fs"
 cleanup_fn unmount_lazily "$work/fs"
 
-free_loop() {
-	losetup -d "$1" 2>/dev/null
-}
-
 # file_system IMAGE LOSETUP-OPTION...
 file_system() {
 	local image=$1 loop i

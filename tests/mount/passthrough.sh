@@ -156,6 +156,7 @@ config <<<"$passed"
 	cat "$work/out"
 }
 umount "$mnt"
+wait_for 10 flock --nonblock "$work/p.img" true # the daemon ends a moment later
 for cache in writethrough none; do
 	mount_disks "$conf" -o cache=$cache
 	test_case "$cache: .status says who serves" tells_so

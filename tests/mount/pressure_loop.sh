@@ -32,10 +32,6 @@ fi
 mkdir "$work/fs"
 cleanup_fn unmount_lazily "$work/fs"
 
-free_loop() {
-	losetup -d "$1" 2>/dev/null
-}
-
 # Blocks of 1 MiB, each full of its own number: stamp write|verify FILE MIB
 cat >"$work/stamp" <<'PY'
 import os, sys

@@ -252,10 +252,6 @@ end_disks
 
 # ---- loop devices and QEMU -----------------------------------------------------------------------
 
-free_loop() {
-	losetup -d "$1" 2>/dev/null
-}
-
 # By its file, and by a limit: under load the loop device itself would make a file longer again.
 resize_file() {
 	truncate -s "$1" "$work/loop.raw" && losetup -c "$loop"
