@@ -86,6 +86,9 @@ static int blob_prepare(struct disk *disk, struct err *err)
 		log_warning(disk->name,
 			    "the password or signature for '%s' is sent unencrypted: use https",
 			    blob->shown);
+	if (url_is_https(blob->url.text) && !config->verify)
+		log_warning(disk->name, "nobody checks that '%s' comes from the right server",
+			    blob->shown);
 	return 0;
 }
 

@@ -6,7 +6,11 @@
  *
  * A transfer is queued, then active (in the multi handle), then finished; whoever queued it may be
  * gone from the moment in which its task is woken. Queue and flags are under the mutex; all else is
- * the thread's own. Easy handles are used again.
+ * the thread's own.
+ *
+ * Each transfer has an easy handle of its own, which costs a microsecond. One that is used again keeps,
+ * before libcurl 8.1, a pointer to the last header of its last response, freed, and writes there when
+ * the next response begins with a folded line.
  */
 #include "backends/blob/engine.h"
 #include <assert.h>
@@ -46,9 +50,8 @@ struct engine {
 
 	/* The thread's own. */
 	CURLM *multi;
-	uint64_t deadline_ns;  /* of libcurl's next timeout */
-	CURL **active, **idle; /* handles, of which there are at most @limit */
-	unsigned idle_count;
+	uint64_t deadline_ns;	       /* of libcurl's next timeout */
+	CURL **active;		       /* handles, of which there are at most @limit */
 	_Atomic unsigned active_count; /* written by the thread only */
 
 	/* For engine_read_numbers(). */
@@ -116,16 +119,12 @@ static int on_close(void *argument, curl_socket_t fd)
 
 /* ---- Transfers. ---- */
 
-static void transfer_end(struct engine *engine, struct transfer *transfer, CURL *handle,
-			 CURLcode result)
+static void transfer_end(struct transfer *transfer, CURL *handle, CURLcode result)
 {
 	struct task *task = transfer->task;
 
 	transfer->finish(transfer, handle, result);
-	if (handle) {
-		curl_easy_reset(handle);
-		engine->idle[engine->idle_count++] = handle;
-	}
+	curl_easy_cleanup(handle);
 	task_wake(task);
 }
 
@@ -147,8 +146,7 @@ static CURLcode transfer_set_up(struct engine *engine, struct transfer *transfer
 
 static void transfer_begin(struct engine *engine, struct transfer *transfer)
 {
-	CURL *handle =
-		engine->idle_count > 0 ? engine->idle[--engine->idle_count] : curl_easy_init();
+	CURL *handle = curl_easy_init();
 	CURLcode result = CURLE_OUT_OF_MEMORY;
 
 	if (handle)
@@ -157,7 +155,7 @@ static void transfer_begin(struct engine *engine, struct transfer *transfer)
 		transfer->place = atomic_fetch_add(&engine->active_count, 1);
 		engine->active[transfer->place] = handle;
 	} else {
-		transfer_end(engine, transfer, handle, result);
+		transfer_end(transfer, handle, result);
 	}
 }
 
@@ -178,7 +176,7 @@ static void transfer_leave(struct engine *engine, CURL *handle, CURLcode result)
 	curl_multi_remove_handle(engine->multi, handle);
 	engine->active[transfer->place] = engine->active[last];
 	transfer_of(engine->active[last])->place = transfer->place;
-	transfer_end(engine, transfer, handle, result);
+	transfer_end(transfer, handle, result);
 }
 
 /* Takes the next transfer off the queue, if there is one. */
@@ -227,7 +225,7 @@ static void abort_all(struct engine *engine)
 	while ((count = atomic_load(&engine->active_count)) > 0)
 		transfer_leave(engine, engine->active[count - 1], CURLE_ABORTED_BY_CALLBACK);
 	while ((transfer = queue_take(engine)))
-		transfer_end(engine, transfer, NULL, CURLE_ABORTED_BY_CALLBACK);
+		transfer_end(transfer, NULL, CURLE_ABORTED_BY_CALLBACK);
 }
 
 /* ---- The thread. ---- */
@@ -342,8 +340,6 @@ static void global_init(void)
 
 static void engine_free(struct engine *engine)
 {
-	for (unsigned i = 0; i < engine->idle_count; i++)
-		curl_easy_cleanup(engine->idle[i]);
 	curl_multi_cleanup(engine->multi);
 	if (engine->epoll_fd >= 0)
 		close(engine->epoll_fd);
@@ -351,7 +347,6 @@ static void engine_free(struct engine *engine)
 		close(engine->event_fd);
 	pthread_mutex_destroy(&engine->mutex);
 	free(engine->active);
-	free(engine->idle);
 	free(engine);
 }
 
@@ -382,8 +377,7 @@ static int set_up(struct engine *engine, struct err *err)
 		return err_set(err, "cannot wait for events: %s", strerror(errno));
 	engine->multi = curl_multi_init();
 	engine->active = calloc(engine->limit, sizeof(CURL *));
-	engine->idle = calloc(engine->limit, sizeof(CURL *));
-	if (!engine->multi || !engine->active || !engine->idle || set_up_multi(engine) < 0)
+	if (!engine->multi || !engine->active || set_up_multi(engine) < 0)
 		return err_set(err, "%s", strerror(ENOMEM));
 	return 0;
 }

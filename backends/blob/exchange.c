@@ -236,6 +236,8 @@ static CURLcode set_network(const struct exchange *exchange, CURL *handle)
 	/* Not what the environment says. */
 	SET(CURLOPT_PROXY, options->proxy ? options->proxy : "");
 	SET(CURLOPT_NOPROXY, "");
+	/* What a proxy says for itself is no response. */
+	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (options->proxy && options->credentials->proxy_user) {
 		SET(CURLOPT_PROXYUSERNAME, options->credentials->proxy_user);
@@ -264,11 +266,10 @@ static CURLcode set_timeouts(const struct exchange *exchange, CURL *handle)
 
 static CURLcode set_callbacks(struct exchange *exchange, CURL *handle)
 {
-	/* Of libcurl's, for what it receives: not larger than what comes. Where the handle still has
-	 * one, that serves as well. */
+	/* Of libcurl's, for what it receives: not larger than what comes. */
 	long buffer = (long)min_u64(max_u64(exchange->rest.len, 16 * KIB), 256 * KIB);
 
-	curl_easy_setopt(handle, CURLOPT_BUFFERSIZE, buffer);
+	SET(CURLOPT_BUFFERSIZE, buffer);
 	SET(CURLOPT_HEADERFUNCTION, on_head);
 	SET(CURLOPT_HEADERDATA, exchange);
 	SET(CURLOPT_WRITEFUNCTION, on_body);
@@ -346,9 +347,11 @@ static enum exchange_outcome judge_response(struct exchange *exchange)
 		exchange->why = "the object has been changed";
 		return EXCHANGE_CHANGED;
 	}
+	if (status_is_redirect(status)) {
+		exchange->why = "the redirect is malformed";
+		return exchange->redirect ? EXCHANGE_REDIRECT : EXCHANGE_REFUSED;
+	}
 	exchange->why = "the server refuses";
-	if (status_is_redirect(status) && exchange->redirect)
-		return EXCHANGE_REDIRECT;
 	return status_is_temporary(status) ? EXCHANGE_AGAIN : EXCHANGE_REFUSED;
 }
 
@@ -369,7 +372,16 @@ static enum exchange_outcome judge(struct exchange *exchange)
 	if (result == CURLE_OK || (exchange->body_begun && !is_success(exchange)))
 		return judge_response(exchange);
 	exchange->why = exchange->error[0] ? exchange->error : curl_easy_strerror(result);
-	return is_final(result) ? EXCHANGE_REFUSED : EXCHANGE_AGAIN;
+	return is_final(result) || exchange->proxy_refuses ? EXCHANGE_REFUSED : EXCHANGE_AGAIN;
+}
+
+/* Whether a proxy does not let us through to the server, and would not the next time. */
+static bool proxy_refuses(CURL *handle)
+{
+	long status = 0;
+
+	curl_easy_getinfo(handle, CURLINFO_HTTP_CONNECTCODE, &status);
+	return status >= 400 && !status_is_temporary((unsigned)status);
 }
 
 static void on_finish(struct transfer *transfer, CURL *handle, CURLcode result)
@@ -380,6 +392,7 @@ static void on_finish(struct transfer *transfer, CURL *handle, CURLcode result)
 	if (handle) {
 		curl_easy_getinfo(handle, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);
 		curl_easy_getinfo(handle, CURLINFO_TOTAL_TIME_T, &total_us);
+		exchange->proxy_refuses = proxy_refuses(handle);
 	}
 	exchange->first_byte_ns = (uint64_t)first_byte_us * NS_PER_US;
 	exchange->total_ns = (uint64_t)total_us * NS_PER_US;

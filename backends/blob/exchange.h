@@ -50,7 +50,7 @@ struct exchange {
 	/* private follows */
 	struct transfer transfer;
 	struct curl_slist *headers;
-	bool body_begun, has_changed;
+	bool body_begun, has_changed, proxy_refuses;
 	uint64_t drained;
 	char error[CURL_ERROR_SIZE]; /* libcurl's words */
 };

@@ -96,13 +96,13 @@ const char *url_redact(char *shown, size_t size, const char *url)
 const char *url_refuse_redirect(const char *from, const char *to)
 {
 	if (!has_scheme(to, "https") && !has_scheme(to, "http"))
-		return "it is neither http nor https";
+		return "the redirect is neither to http nor to https";
 	if (url_is_https(from) && !url_is_https(to))
-		return "it leads from https to http";
+		return "the redirect leads from https to http";
 	if (url_has_user(to))
-		return "it contains a user name or a password";
+		return "the redirect contains a user name or a password";
 	if (!url_has(to, CURLUPART_HOST))
-		return "it is malformed";
+		return "the redirect is malformed";
 	return NULL;
 }
 

@@ -58,6 +58,7 @@ void http_put(struct http_server *server, const char *path, const struct http_ob
  *	location=URL	with this Location; 302 where no status is given
  *	header=TEXT	with this line more ("Retry-After:%201"; %XX are bytes)
  *	headers=N	with N lines more
+ *	folded		its head begins with a line that continues another
  *	etag=TEXT	another ETag, or etag=none
  *	length=TEXT	another Content-Length, or length=none
  *	content-range=TEXT	another Content-Range, or content-range=none; %F, %L and %T in it

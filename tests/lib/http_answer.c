@@ -280,6 +280,8 @@ static void print_head(FILE *out, struct answer *answer)
 	const struct http_rule *rule = answer->rule;
 
 	fprintf(out, "HTTP/1.1 %u %s\r\n", answer->status, reason_of(answer->status));
+	if (rule->folded)
+		fputs(" and so on\r\n", out);
 	if (answer->status == 200 || answer->status == 206)
 		print_validators(out, answer);
 	if (rule->multipart && answer->status == 206)

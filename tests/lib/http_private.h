@@ -27,7 +27,7 @@ struct http_rule {
 	unsigned delay_ms, status, headers, interim, mangle;
 	char location[HTTP_WORD_MAX], header[HTTP_WORD_MAX];
 	char etag[128], length[32], content_range[128], content_encoding[32];
-	bool unconditional, full, chunked, multipart, garbage, silent, cut;
+	bool unconditional, full, chunked, multipart, folded, garbage, silent, cut;
 	uint64_t body, more;
 	unsigned drip_bytes, drip_ms;
 	enum http_end end;

@@ -50,6 +50,7 @@ static const struct word words[] = {
 	{.name = "unconditional", VALUE(FLAG, unconditional)},
 	{.name = "full", VALUE(FLAG, full)},
 	{.name = "chunked", VALUE(FLAG, chunked)},
+	{.name = "folded", VALUE(FLAG, folded)},
 	{.name = "multipart", VALUE(FLAG, multipart)},
 	{.name = "mangle", VALUE(NUMBER, mangle)},
 	{.name = "body", VALUE(BYTES, body), .given = AT(cut)},

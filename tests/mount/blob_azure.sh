@@ -27,7 +27,7 @@ start_azurite() {
 
 	shift 2
 	AZURITE_ACCOUNTS="$account:$key" start_server "$log" "$azurite" --blobHost 127.0.0.1 \
-		--blobPort "$port" --inMemoryPersistence --disableTelemetry "$@"
+		--blobPort "$port" --inMemoryPersistence --disableTelemetry --blobKeepAliveTimeout 1 "$@"
 }
 
 azure() {
@@ -160,12 +160,12 @@ replaced() {
 	unmount_disks
 }
 
-# It closes connections that were idle for 5 seconds.
+# It closes connections that were idle for a second.
 idle_connection() {
 	private_conf "account_key_file = key"
 	mount_disks "$conf" -o transport=auto
 	check cmp -n 65536 "$work/image.raw" "$mnt/base.img"
-	sleep 6
+	sleep 2
 	reads_match "$mnt/base.img"
 	unmount_disks
 }
