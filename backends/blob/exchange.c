@@ -238,7 +238,6 @@ static CURLcode set_network(const struct exchange *exchange, CURL *handle)
 	SET(CURLOPT_NOPROXY, "");
 	/* What a proxy says for itself is no response. */
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (options->proxy && options->credentials->proxy_user) {
 		SET(CURLOPT_PROXYUSERNAME, options->credentials->proxy_user);
 		SET(CURLOPT_PROXYPASSWORD, options->credentials->proxy_password);
