@@ -5,7 +5,8 @@
  * right ones even if the connection breaks after them, and need not come again.
  *
  * Nothing is left to libcurl that it does for everybody: it does not follow redirects (the client
- * does, who knows what may be sent where), decode content, or look into the environment or ~/.netrc.
+ * does, who knows what may be sent where), decode content, or look into the environment or
+ * ~/.netrc.
  *
  * Credentials go to the object's own origin only.
  */
