@@ -8,7 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define SMALL_SHARE 10 /* one in so many blocks */
+#define SMALL_SHARE 5 /* one in so many blocks */
 #define SET_SIZE    4
 
 /* So many blocks are moved, at most, for one that is forgotten: each was used since it was moved

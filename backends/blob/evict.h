@@ -3,9 +3,10 @@
  * Which block is forgotten next: S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you
  * need for cache eviction", SOSP 2023).
  *
- * A block comes into a small queue, a tenth of all. If nobody has used it again by the time that it
+ * A block comes into a small queue, a fifth of all. If nobody has used it again by the time that it
  * reaches the end, it is forgotten, else it moves on into the main queue, where it goes round as
- * long as it is used. So whoever reads everything once pushes out no more than that tenth. What was
+ * long as it is used. So whoever reads everything once pushes out no more than that fifth. (It is
+ * more than in the paper, so that what is read ahead has room there until it is read.) What was
  * forgotten is remembered for a while by a tag, its *ghost*: if it comes back, it was worth more
  * than it seemed, and goes into the main queue at once.
  *
