@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* Remote objects for the stacks of stacks.h, on a server in the program. */
+#ifndef TESTS_LIB_OBJECTS_H
+#define TESTS_LIB_OBJECTS_H
+
+#include "core/util.h"
+
+/*
+ * The URL of an object of @length bytes, which are pattern_fill(0); in @url, which it returns. Of one
+ * that is @ill requests often fail, but not when they are tried again. On the test's own thread or in a
+ * task, one at a time.
+ */
+const char *object_url(uint64_t length, bool ill, char url[static 200]);
+
+#endif
