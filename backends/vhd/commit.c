@@ -3,11 +3,12 @@
  * Flush: what is in memory reaches the file, in an order that a power failure may end anywhere.
  *
  *	1. What is dirty is noted: places, and copies of bitmaps. All that those bits and slots stand
- *	   for has been written to the file by then.
- *	2. The disk below is flushed: it is durable.
- *	3. Bitmaps, table and footer are written. Until this is durable, any part of it may be in the
- *	   file: a block that the table does not name yet, or whose bits are still unset, is as it was
- *	   before; the bitmap of a new slot was zeroed in 2.
+ *	   for has been written to the file by then. Slots that the table does not name yet get their
+ *	   bitmaps.
+ *	2. The disk below is flushed: all of that is durable.
+ *	3. The other bitmaps, the table and the footer are written. Until they are durable any part of
+ *	   them may be in the file: a block that the table does not name, or a sector whose bit is
+ *	   unset, is as it was before.
  *	4. The disk below is flushed again. Slots that the table does not name any more are free.
  *
  * Where nothing is dirty there are only 1 and 2. One flush at a time: those who come meanwhile share
@@ -31,6 +32,7 @@ struct note {
 	struct vhd_image *image;
 	uint32_t block, place;
 	bool full;
+	bool is_new;	 /* the table does not name the slot */
 	uint8_t *bitmap; /* unless full, or without a place */
 };
 
@@ -69,6 +71,7 @@ static int note_block(struct vhd_image *image, struct notes *notes, uint32_t blo
 	if (error)
 		return error;
 	note->place = block_place(image, block);
+	note->is_new = image->table[block] != htobe32(note->place);
 	if (note->place != NO_PLACE) {
 		note->bitmap = malloc((size_t)image->layout.bitmap_sectors * VHD_SECTOR);
 		if (note->bitmap)
@@ -112,7 +115,7 @@ static int note_dirty(struct vhd_image *image, struct notes *notes)
 	return 0;
 }
 
-/* ---- Step 3. ---- */
+/* ---- Steps 1 and 3. ---- */
 
 static int write_bitmap(void *argument)
 {
@@ -123,7 +126,8 @@ static int write_bitmap(void *argument)
 			       image->layout.bitmap_sectors);
 }
 
-static int write_bitmaps(const struct notes *notes)
+/* Of new slots, or of all others. */
+static int write_bitmaps(const struct notes *notes, bool is_new)
 {
 	uint32_t next = 0;
 	int error = 0;
@@ -132,7 +136,9 @@ static int write_bitmaps(const struct notes *notes)
 		struct task_group group = {0};
 
 		for (unsigned i = 0; i < WRITES_MAX && next < notes->count; next++) {
-			if (notes->notes[next].place == NO_PLACE)
+			const struct note *note = &notes->notes[next];
+
+			if (note->place == NO_PLACE || note->is_new != is_new)
 				continue;
 			task_group_start(&group, write_bitmap, &notes->notes[next]);
 			i++;
@@ -179,11 +185,13 @@ static int write_notes(struct vhd_image *image, const struct notes *notes)
 {
 	uint64_t footer = space_footer_sector(image);
 	bool footer_moves = footer != image->commit.footer_sector;
-	int error = disk_flush(image->below);
+	int error = write_bitmaps(notes, true);
 
+	if (!error)
+		error = disk_flush(image->below);
 	if (error || (notes->count == 0 && !footer_moves))
 		return error;
-	error = write_bitmaps(notes);
+	error = write_bitmaps(notes, false);
 	if (!error)
 		error = write_table(image, notes);
 	if (!error && footer_moves)

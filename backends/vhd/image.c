@@ -132,8 +132,8 @@ static int read_footers(struct vhd_image *image, struct opening *opening, struct
 
 /* ---- The table. ---- */
 
-static int read_header(struct vhd_image *image, const struct opening *opening, uint64_t size,
-		       struct err *err)
+/* The table is for all that the footer says, also where less of it is shown. */
+static int read_header(struct vhd_image *image, const struct opening *opening, struct err *err)
 {
 	uint64_t sectors = disk_sector_count(image->below);
 	uint64_t offset = image->footer.data_offset;
@@ -149,8 +149,8 @@ static int read_header(struct vhd_image *image, const struct opening *opening, u
 		 "the dynamic disk header", err) < 0 ||
 	    vhd_header_decode(&image->header, bytes, err) < 0)
 		return -1;
-	return vhd_layout_of(&image->layout, &image->footer, &image->header, size,
-			     opening->end_sector, err);
+	return vhd_layout_of(&image->layout, &image->footer, &image->header,
+			     image->footer.current_size, opening->end_sector, err);
 }
 
 static int make_tables(struct vhd_image *image, uint64_t sectors, struct err *err)
@@ -239,13 +239,25 @@ static uint64_t slots_end(const struct vhd_image *image, const uint32_t *order, 
 	return end;
 }
 
+/* Whether entries behind those of the disk are in use, as far as they have been read: then the slots
+ * that nothing is known of need not be free. */
+static bool has_more_blocks(const struct vhd_image *image)
+{
+	uint64_t entries = vhd_table_sectors(image->layout.blocks) * VHD_SECTOR / sizeof(uint32_t);
+
+	for (uint64_t i = image->layout.blocks; i < entries && i < image->header.table_entries; i++)
+		if (be32toh(image->table[i]) != VHD_NO_BLOCK)
+			return true;
+	return false;
+}
+
 static int make_writable(struct vhd_image *image, const struct opening *opening,
 			 const uint32_t *order, uint32_t used, struct err *err)
 {
 	uint64_t end = opening->end_sector;
 
 	/* XenServer has a second map of its blocks, of which the specification knows nothing. */
-	image->may_free = strcmp(image->footer.creator, "tap") != 0;
+	image->may_free = strcmp(image->footer.creator, "tap") != 0 && !has_more_blocks(image);
 	image->commit.footer_sector = end;
 	if (mend_copy(image, opening, err) < 0)
 		return -1;
@@ -261,14 +273,13 @@ static int make_writable(struct vhd_image *image, const struct opening *opening,
 
 /* ---- Opening and closing. ---- */
 
-static int open_blocks(struct vhd_image *image, const struct opening *opening, uint64_t size,
-		       struct err *err)
+static int open_blocks(struct vhd_image *image, const struct opening *opening, struct err *err)
 {
 	uint64_t table_sectors;
 	uint32_t *order, used;
 	int result;
 
-	if (read_header(image, opening, size, err) < 0)
+	if (read_header(image, opening, err) < 0)
 		return -1;
 	image->block_shift = log2_of(image->layout.block_sectors);
 	table_sectors = vhd_table_sectors(image->layout.blocks);
@@ -300,7 +311,7 @@ static int open_file(struct vhd_image *image, struct opening *opening, struct er
 	size = vhd_disk_size(&image->footer, opening->rule);
 	image->sectors = size / VHD_SECTOR;
 	if (image->footer.type != VHD_FIXED)
-		return open_blocks(image, opening, size, err);
+		return open_blocks(image, opening, err);
 	if (image->sectors > opening->end_sector)
 		return err_set(err,
 			       "the footer says a size of %llu bytes, but the file has only %llu "

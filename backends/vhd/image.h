@@ -21,8 +21,8 @@
  * What is in memory is ahead of the file. A block whose place or bits have changed is *dirty*, and
  * the file learns of it by commit.c. The invariants of the file, whenever the power fails:
  *
- *	- the table names only slots that are inside the file, were zeroed durably before, and
- *	  belong to no other block;
+ *	- the table names only slots that are inside the file, belong to no other block, and of
+ *	  which bitmap and data, zeros where nothing was written, are durable;
  *	- a bit is set only where the data is durable;
  *	- the copy of the footer, the header and the locators do not change.
  *

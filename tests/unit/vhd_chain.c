@@ -13,6 +13,7 @@
 #include <cmocka.h>
 #include "backends/list.h"
 #include "core/log.h"
+#include "core/report.h"
 #include "tests/lib/check.h"
 #include "tests/lib/run.h"
 #include "tests/lib/scratch.h"
@@ -69,7 +70,7 @@ static const struct chain {
 /* Makes the files and the model, which is of the uppermost; returns its size. */
 static size_t make_chain(const struct chain *chain)
 {
-	static char names[4][8];
+	static char names[4][16];
 	size_t size = 0;
 
 	memset(model, 0, sizeof(model));
@@ -459,6 +460,23 @@ static unsigned open_count(const char *name)
 	return count;
 }
 
+/* What `.status` tells of the parents. */
+static void check_inspection(struct disk *disk)
+{
+	struct report *report = report_new(REPORT_JSON);
+	size_t length;
+	char *text;
+
+	report_object_begin(report, NULL);
+	disk_inspect(disk, report);
+	report_object_end(report);
+	text = report_finish(report, &length);
+	CHECK(text && strstr(text, "differencing"));
+	CHECK(text && strstr(text, "/shared-middle\""));
+	CHECK(text && strstr(text, "/shared-base\""));
+	free(text);
+}
+
 static void test_shared_task(void *argument)
 {
 	static const char *const children[] = {"child-a", "child-b", "child-c"};
@@ -486,6 +504,7 @@ static void test_shared_task(void *argument)
 	}
 	CHECK_EQ(open_count("shared-base"), 1);
 	CHECK_EQ(open_count("shared-middle"), 1);
+	check_inspection(rigs[1].disk);
 	/* Nobody who writes to a parent gets in. */
 	vhd_refused("shared-middle", NULL, "path", "is in use by another program");
 	CHECK_OK(vhd_put(&rigs[0], model + 4096, 0, 100));

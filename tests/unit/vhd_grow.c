@@ -238,6 +238,40 @@ static void test_xen_task(void *argument)
 
 RUN_IN_TASK(test_xen)
 
+/* Geometry says that there are fewer blocks than the table has: those that are not shown stay. */
+static void test_hidden_task(void *argument)
+{
+	static const char *const options[VHD_OPTIONS_MAX][2] = {{"size_from", "geometry"}, {NULL}};
+	struct vhd_recipe recipe = empty;
+	struct err err = {.text = ""};
+	uint64_t shown;
+	struct vhd_rig rig;
+
+	(void)argument;
+	recipe.size = 4 * BLOCK + 4096; /* of which a geometry has less than four blocks */
+	recipe.fill_seed = 1;
+	recipe.fill_blocks = 0xf8;
+	recipe.fill_bits = 0xff;
+	shown = vhd_geometry_size(vhd_geometry_of(recipe.size));
+	CHECK(shown <= 4 * BLOCK);
+	vhd_make(IMAGE, &recipe);
+	memset(model, 0, sizeof(model));
+	vhd_overlay(&recipe, model, recipe.size);
+	if (!CHECK(vhd_try(&rig, IMAGE, options, 0, &err)))
+		return;
+	CHECK_EQ(disk_size(rig.disk), shown);
+	for (uint32_t i = 0; i < 3; i++)
+		CHECK_OK(put(&rig, i, 0, SECTORS, i));
+	vhd_is(&rig, model);
+	vhd_close_rig(&rig);
+	if (!vhd_open_rig(&rig, IMAGE, 0))
+		return;
+	vhd_is(&rig, model);
+	vhd_close_rig(&rig);
+}
+
+RUN_IN_TASK(test_hidden)
+
 /* ---- Errors below. ---- */
 
 struct trouble {
@@ -314,6 +348,36 @@ static void test_zero_error_task(void *argument)
 }
 
 RUN_IN_TASK(test_zero_error)
+
+/* A bitmap that cannot be read is asked for again by the next request; until then nothing is known of
+ * its block, and nothing is guessed. */
+static void test_bitmap_error_task(void *argument)
+{
+	struct vhd_recipe recipe = empty;
+	struct vhd_rig rig;
+	uint8_t sector[VHD_SECTOR];
+
+	(void)argument;
+	recipe.fill_seed = 1;
+	recipe.fill_blocks = 0x0f;
+	recipe.fill_bits = 0x55;
+	recipe.noise_below_bits = true;
+	vhd_make(IMAGE, &recipe);
+	memset(model, 0, sizeof(model));
+	vhd_overlay(&recipe, model, SIZE);
+	if (!vhd_open_rig(&rig, IMAGE, 0))
+		return;
+	vhd_fail(&rig, "read error=EIO count=3");
+	CHECK_KIND(vhd_get(&rig, sector, 5, 1), ERROR_IO);
+	CHECK_KIND(put(&rig, 0, 5, 1, 1), ERROR_IO);
+	CHECK_KIND(disk_unmap(rig.disk, 5, 1), ERROR_IO);
+	CHECK_OK(put(&rig, 0, 6, 1, 1));
+	zero(&rig, 0, 9, 4);
+	vhd_is(&rig, model);
+	end(&rig);
+}
+
+RUN_IN_TASK(test_bitmap_error)
 
 /* ---- A crash, of which a copy of the file is what is left. ---- */
 
@@ -435,6 +499,7 @@ int main(void)
 		cmocka_unit_test(test_close),	   cmocka_unit_test(test_unmap),
 		cmocka_unit_test(test_free_slots), cmocka_unit_test(test_xen),
 		cmocka_unit_test(test_errors),	   cmocka_unit_test(test_zero_error),
+		cmocka_unit_test(test_hidden),	   cmocka_unit_test(test_bitmap_error),
 		cmocka_unit_test(test_crash),	   cmocka_unit_test(test_device),
 	};
 	int failed;
