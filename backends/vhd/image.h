@@ -62,6 +62,9 @@ struct space {
 	uint64_t end;
 	/* What the file gets from this sector on reads as zeros. */
 	uint64_t zero_from;
+	/* The place of the disk's last block, where others begin before a whole slot ends; else
+	 * NO_PLACE. */
+	uint32_t cut_place;
 	struct slots free;    /* anything is in them */
 	struct slots leaving; /* the file's table may still name them */
 };

@@ -65,6 +65,8 @@ void space_init(struct vhd_image *image, const uint32_t *order, uint32_t used, u
 
 		if (next > from)
 			add_gap(image, from, next);
+		else if (next < from && i > 0)
+			image->space.cut_place = order[i - 1];
 		from = next + slot_length(image);
 	}
 }
@@ -124,6 +126,9 @@ int space_get(struct vhd_image *image, uint32_t *place)
 
 void space_put(struct vhd_image *image, uint32_t place)
 {
+	/* It is no whole slot. What it takes is a gap when the image is opened again. */
+	if (place == image->space.cut_place)
+		return;
 	task_mutex_lock(&image->space.mutex);
 	/* Without memory its room is lost until the image is opened again. */
 	slots_push(&image->space.leaving, place);
