@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "backends/blockdev/commands.h"
+#include <endian.h>
 #include <errno.h>
 #include <linux/nvme_ioctl.h>
 #include <scsi/sg.h>
@@ -8,11 +9,13 @@
 
 /* ---- SCSI (SPC-4). ---- */
 
-#define PERSISTENT_RESERVE_IN	0x5e
-#define SCSI_TIMEOUT_MS		30000
-#define STATUS_CHECK_CONDITION	0x02
-#define SENSE_ILLEGAL_REQUEST	0x05
-#define STATUS_RESERVATION_BUSY 0x18
+#define PERSISTENT_RESERVE_IN	    0x5e
+#define SCSI_TIMEOUT_MS		    30000
+#define STATUS_CHECK_CONDITION	    0x02
+#define SENSE_ILLEGAL_REQUEST	    0x05
+#define SENSE_UNIT_ATTENTION	    0x06
+#define STATUS_RESERVATION_CONFLICT 0x18
+#define ATTENTIONS_MAX		    10
 
 /* The sense key of fixed or descriptor format; 0 where there is none. */
 static unsigned sense_key(const unsigned char *sense, unsigned length)
@@ -22,7 +25,7 @@ static unsigned sense_key(const unsigned char *sense, unsigned length)
 	return (sense[0] & 0x7f) >= 0x72 ? sense[1] & 0x0f : sense[2] & 0x0f;
 }
 
-int scsi_pr_in(int fd, enum scsi_pr_in_action action, void *data, uint16_t length)
+static int scsi_try(int fd, enum scsi_pr_in_action action, void *data, uint16_t length)
 {
 	unsigned char sense[32] = {0};
 	unsigned char command[10] = {PERSISTENT_RESERVE_IN, (unsigned char)action};
@@ -37,6 +40,7 @@ int scsi_pr_in(int fd, enum scsi_pr_in_action action, void *data, uint16_t lengt
 		.sbp = sense,
 		.timeout = SCSI_TIMEOUT_MS,
 	};
+	unsigned key;
 
 	command[7] = (unsigned char)(length >> 8);
 	command[8] = (unsigned char)length;
@@ -45,18 +49,33 @@ int scsi_pr_in(int fd, enum scsi_pr_in_action action, void *data, uint16_t lengt
 		return errno == ENOTTY || errno == EINVAL ? -EOPNOTSUPP : -errno;
 	if ((header.info & SG_INFO_OK_MASK) == SG_INFO_OK)
 		return 0;
-	if (header.status == STATUS_RESERVATION_BUSY)
+	if (header.status == STATUS_RESERVATION_CONFLICT)
 		return -EBADE;
-	if (header.status == STATUS_CHECK_CONDITION &&
-	    sense_key(sense, header.sb_len_wr) == SENSE_ILLEGAL_REQUEST)
-		return -EOPNOTSUPP;
-	return -EIO;
+	key = header.status == STATUS_CHECK_CONDITION ? sense_key(sense, header.sb_len_wr) : 0;
+	if (key == SENSE_UNIT_ATTENTION)
+		return -EAGAIN;
+	return key == SENSE_ILLEGAL_REQUEST ? -EOPNOTSUPP : -EIO;
+}
+
+int scsi_pr_in(int fd, enum scsi_pr_in_action action, void *data, uint16_t length)
+{
+	int result = -EAGAIN;
+
+	/* "Registrations preempted" and the like are news that each command may have to hear
+	 * first. */
+	for (unsigned i = 0; i < ATTENTIONS_MAX && result == -EAGAIN; i++)
+		result = scsi_try(fd, action, data, length);
+	return result == -EAGAIN ? -EIO : result;
 }
 
 /* ---- NVMe (base specification 1.4). ---- */
 
-#define NVME_IDENTIFY		0x06 /* of the admin queue */
-#define NVME_RESERVATION_REPORT 0x0e
+#define NVME_IDENTIFY		  0x06 /* of the admin queue */
+#define NVME_RESERVATION_REGISTER 0x0d
+#define NVME_RESERVATION_REPORT	  0x0e
+
+#define REGISTER_UNREGISTER	  1U
+#define REGISTER_IGNORE_KEY	  (1U << 3)
 
 /* Status code and its type; above them are bits about repeating the command. */
 #define NVME_STATUS_MASK 0x7ff
@@ -98,6 +117,20 @@ int nvme_identify_controller(int fd, unsigned char data[static NVME_PAGE])
 int nvme_identify_namespace(int fd, uint32_t nsid, unsigned char data[static NVME_PAGE])
 {
 	return nvme_identify(fd, nsid, 0, data);
+}
+
+int nvme_unregister(int fd, uint32_t nsid, uint64_t key, bool ignore_key)
+{
+	uint64_t data[2] = {htole64(key), 0}; /* the current key, and the new one */
+	struct nvme_passthru_cmd command = {
+		.opcode = NVME_RESERVATION_REGISTER,
+		.nsid = nsid,
+		.addr = (uintptr_t)data,
+		.data_len = sizeof(data),
+		.cdw10 = REGISTER_UNREGISTER | (ignore_key ? REGISTER_IGNORE_KEY : 0),
+	};
+
+	return nvme_command(fd, NVME_IOCTL_IO_CMD, &command);
 }
 
 int nvme_reservation_report(int fd, uint32_t nsid, bool extended, void *data, uint32_t length)

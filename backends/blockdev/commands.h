@@ -29,6 +29,8 @@ uint32_t nvme_namespace(int fd);
  * of its code. */
 int nvme_identify_controller(int fd, unsigned char data[static NVME_PAGE]);
 int nvme_identify_namespace(int fd, uint32_t nsid, unsigned char data[static NVME_PAGE]);
+/* The ioctl of the kernel cannot do this: it would register the key 0. */
+int nvme_unregister(int fd, uint32_t nsid, uint64_t key, bool ignore_key);
 /* @length is a multiple of 4. @extended: with host identifiers of 16 bytes. */
 int nvme_reservation_report(int fd, uint32_t nsid, bool extended, void *data, uint32_t length);
 

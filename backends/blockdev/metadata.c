@@ -148,7 +148,7 @@ static bool parse_id(const char *text, uint8_t id[static 16])
 				continue;
 			if (!isxdigit((unsigned char)*text) || digits == 32)
 				return false;
-			id[digits / 2] = (uint8_t)(id[digits / 2] << 4 | value);
+			id[digits / 2] = (uint8_t)((unsigned)id[digits / 2] << 4 | value);
 			digits++;
 		}
 		return digits == 32;

@@ -69,9 +69,8 @@ static void add_key(struct pr_report *report, uint64_t key, uint64_t holder_key)
 /* ---- By the kernel. ---- */
 
 static int ask_kernel(int fd, const struct reservations_of_device *device, uint64_t *keys,
-		      struct pr_report *report)
+		      uint32_t room, struct pr_report *report)
 {
-	uint32_t room = (uint32_t)min_u64(report->capacity, REGISTRANTS_MAX);
 	struct pr_abi_read_reservation reservation = {0};
 	struct pr_abi_read_keys answer;
 	unsigned attempts = 0;
@@ -101,9 +100,10 @@ static int ask_kernel(int fd, const struct reservations_of_device *device, uint6
 static int read_by_kernel(int fd, const struct reservations_of_device *device,
 			  struct pr_report *report)
 {
-	uint64_t *keys =
-		calloc(max_u64(min_u64(report->capacity, REGISTRANTS_MAX), 1), sizeof(*keys));
-	int result = keys ? ask_kernel(fd, device, keys, report) : -ENOMEM;
+	/* Not every driver takes 0. */
+	uint32_t room = (uint32_t)max_u64(min_u64(report->capacity, REGISTRANTS_MAX), 1);
+	uint64_t *keys = calloc(room, sizeof(*keys));
+	int result = keys ? ask_kernel(fd, device, keys, room, report) : -ENOMEM;
 
 	free(keys);
 	return result;

@@ -125,33 +125,45 @@ struct change {
 	int fd;
 	unsigned long request;
 	void *argument;
+	uint32_t nsid; /* an NVMe device: unregister by a command of ours instead */
 	int result;
 };
 
 static void change_job(void *argument)
 {
 	struct change *change = argument;
+	const struct pr_abi_registration *registration = change->argument;
 
+	if (change->nsid) {
+		change->result = nvme_unregister(change->fd, change->nsid, registration->old_key,
+						 registration->flags & PR_ABI_IGNORE_KEY);
+		return;
+	}
 	change->result = ioctl(change->fd, change->request, change->argument);
 	if (change->result < 0)
 		change->result = -errno;
 }
 
-static int change(struct disk *disk, unsigned long request, void *argument)
+static int change_run(struct disk *disk, struct change *change)
 {
 	struct blockdev *blockdev = disk->state;
-	struct change change = {.fd = blockdev->io.fd, .request = request, .argument = argument};
 	char text[80];
 	int error;
 
-	offload(change_job, &change);
-	error = reservations_error(change.result, request == PR_ABI_RELEASE);
+	change->fd = blockdev->io.fd;
+	offload(change_job, change);
+	error = reservations_error(change->result, change->request == PR_ABI_RELEASE);
 	/* Conflicts are what reservations are for. */
 	if (error_kind(error) == ERROR_IO || error_kind(error) == ERROR_MEDIUM)
 		log_limited(&blockdev->log_limit, LOG_LEVEL_ERROR, disk->name,
 			    "reservation: %s (status %d)", error_describe(text, error),
-			    change.result);
+			    change->result);
 	return error;
+}
+
+static int change(struct disk *disk, unsigned long request, void *argument)
+{
+	return change_run(disk, &(struct change){.request = request, .argument = argument});
 }
 
 static void pr_capabilities(struct disk *disk, struct pr_capabilities *capabilities)
@@ -162,6 +174,32 @@ static void pr_capabilities(struct disk *disk, struct pr_capabilities *capabilit
 		.types = blockdev->reservations.types,
 		.persist_through_power_loss = blockdev->reservations.persist,
 	};
+}
+
+/*
+ * NVMe has three registrations where SCSI has one: of who is not registered, of who is, and the end
+ * of it. The kernel takes one without a current key as the first, any other as the second.
+ */
+static int register_nvme(struct disk *disk, struct pr_abi_registration *argument)
+{
+	const struct blockdev *blockdev = disk->state;
+	bool ignore_key = argument->flags & PR_ABI_IGNORE_KEY;
+	int error;
+
+	if (argument->new_key == 0) {
+		error = change_run(disk, &(struct change){.request = PR_ABI_REGISTER,
+							  .argument = argument,
+							  .nsid = blockdev->reservations.nsid});
+		/* Whoever is not registered has got what it wants. */
+		return ignore_key && error_kind(error) == ERROR_RESERVATION_CONFLICT ? 0 : error;
+	}
+	if (ignore_key)
+		argument->old_key = 0;
+	error = change(disk, PR_ABI_REGISTER, argument);
+	if (!ignore_key || error_kind(error) != ERROR_RESERVATION_CONFLICT)
+		return error;
+	argument->old_key = argument->new_key; /* any, but 0 */
+	return change(disk, PR_ABI_REGISTER, argument);
 }
 
 static int pr_register(struct disk *disk, uint64_t current_key, uint64_t new_key, unsigned flags)
@@ -175,6 +213,8 @@ static int pr_register(struct disk *disk, uint64_t current_key, uint64_t new_key
 
 	if ((flags & PR_CLEAR_PTPL) || ((flags & PR_SET_PTPL) && !blockdev->reservations.persist))
 		return error_of(ERROR_UNSUPPORTED);
+	if (blockdev->reservations.way == RESERVATIONS_BY_NVME)
+		return register_nvme(disk, &argument);
 	return change(disk, PR_ABI_REGISTER, &argument);
 }
 

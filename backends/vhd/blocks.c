@@ -1,106 +1,10 @@
 // SPDX-License-Identifier: MIT
-/*
- * The lock of a block, and its bitmap.
- *
- * A lock is a number: how many share it, and LOCK_OWNED, set by the one who owns it or waits for
- * those who share it to go; from then on no others come. To take and release it is one atomic
- * operation where nobody has to wait. Those who do, of all blocks, wait in one queue, and look again
- * whenever one of their reasons may be gone; that happens where blocks are allocated or freed, and
- * where bitmaps are read.
- */
+/* The bitmap of a block: in memory, as in the file, and the way in between; and which are dirty. */
 #include "backends/vhd/image.h"
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define LOCK_OWNED 0x80000000U
-
-/* ---- Locks. ---- */
-
-/* Wakes those who wait. A waiter counts itself before it looks at the lock, so either we see it, or
- * it sees what has just been done. */
-static void lock_changed(struct vhd_image *image)
-{
-	if (atomic_load(&image->waiters) == 0)
-		return;
-	task_mutex_lock(&image->wait_mutex);
-	wait_queue_wake_all(&image->waiting);
-	task_mutex_unlock(&image->wait_mutex);
-}
-
-static bool try_share(struct vhd_image *image, uint32_t block)
-{
-	_Atomic uint32_t *lock = &image->blocks[block].lock;
-	uint32_t seen = atomic_load(lock);
-
-	while (!(seen & LOCK_OWNED))
-		if (atomic_compare_exchange_weak(lock, &seen, seen + 1))
-			return true;
-	return false;
-}
-
-/* Claims the block: from now on nobody else comes. */
-static bool try_claim(struct vhd_image *image, uint32_t block)
-{
-	return !(atomic_fetch_or(&image->blocks[block].lock, LOCK_OWNED) & LOCK_OWNED);
-}
-
-/* Whether the claimed block is shared by nobody any more. */
-static bool is_left(struct vhd_image *image, uint32_t block)
-{
-	return atomic_load(&image->blocks[block].lock) == LOCK_OWNED;
-}
-
-static void wait_until(struct vhd_image *image, uint32_t block,
-		       bool (*condition)(struct vhd_image *image, uint32_t block))
-{
-	if (condition(image, block))
-		return;
-	atomic_fetch_add(&image->waiters, 1);
-	task_mutex_lock(&image->wait_mutex);
-	while (!condition(image, block))
-		wait_queue_wait(&image->waiting, &image->wait_mutex);
-	task_mutex_unlock(&image->wait_mutex);
-	atomic_fetch_sub(&image->waiters, 1);
-}
-
-void block_share(struct vhd_image *image, uint32_t block)
-{
-	wait_until(image, block, try_share);
-}
-
-void block_unshare(struct vhd_image *image, uint32_t block)
-{
-	if (atomic_fetch_sub(&image->blocks[block].lock, 1) == (LOCK_OWNED | 1))
-		lock_changed(image);
-}
-
-void block_own(struct vhd_image *image, uint32_t block)
-{
-	wait_until(image, block, try_claim);
-	wait_until(image, block, is_left);
-}
-
-void block_disown(struct vhd_image *image, uint32_t block)
-{
-	atomic_fetch_and(&image->blocks[block].lock, ~LOCK_OWNED);
-	lock_changed(image);
-}
-
-void block_downgrade(struct vhd_image *image, uint32_t block)
-{
-	atomic_fetch_sub(&image->blocks[block].lock, LOCK_OWNED - 1);
-	lock_changed(image);
-}
-
-/* Owns it if nobody else has it. */
-static bool try_own(struct vhd_image *image, uint32_t block)
-{
-	uint32_t unlocked = 0;
-
-	return atomic_compare_exchange_strong(&image->blocks[block].lock, &unlocked, LOCK_OWNED);
-}
 
 /* ---- Bitmaps. ---- */
 
@@ -230,7 +134,7 @@ void presence_shrink(struct vhd_image *image, uint32_t block)
 	uint32_t sectors = sectors_of(image, block), count;
 	struct presence *presence;
 
-	if (!try_own(image, block))
+	if (!block_try_own(image, block))
 		return;
 	presence = presence_of(image, block);
 	if (presence != PRESENCE_UNKNOWN && presence != PRESENCE_FULL &&

@@ -160,8 +160,9 @@ static int make_tables(struct vhd_image *image, uint64_t sectors, struct err *er
 	image->table = malloc(sectors * VHD_SECTOR);
 	image->blocks = calloc(blocks, sizeof(*image->blocks));
 	image->dirty = calloc((blocks + WORD_BITS - 1) / WORD_BITS, sizeof(*image->dirty));
+	image->locks = locks_new();
 	image->ones = malloc((size_t)image->layout.bitmap_sectors * VHD_SECTOR);
-	if (!image->table || !image->blocks || !image->dirty || !image->ones)
+	if (!image->table || !image->blocks || !image->dirty || !image->locks || !image->ones)
 		return err_set(err, "no memory for a table of %u blocks", blocks);
 	memset(image->ones, 0xff, (size_t)image->layout.bitmap_sectors * VHD_SECTOR);
 	return 0;
@@ -336,7 +337,6 @@ struct vhd_image *vhd_image_open(struct disk *below, const char *node, enum vhd_
 	image->below = below;
 	image->node = node;
 	image->writable = writable;
-	task_mutex_init(&image->wait_mutex);
 	task_mutex_init(&image->space.mutex);
 	task_mutex_init(&image->commit.mutex);
 	opening->rule = rule;
@@ -365,7 +365,7 @@ void vhd_image_close(struct vhd_image *image)
 	space_destroy(image);
 	task_mutex_destroy(&image->commit.mutex);
 	task_mutex_destroy(&image->space.mutex);
-	task_mutex_destroy(&image->wait_mutex);
+	locks_free(image->locks);
 	free(image->ones);
 	free(image->dirty);
 	free(image->table);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * An image: one VHD file, on one disk whose bytes are the file's. What the files of the driver
- * share: image.c (open, close), blocks.c (locks and bitmaps), space.c (room for new blocks),
- * commit.c (flush), change.c (writes). Private to them.
+ * share: image.c (open, close), locks.c, blocks.c (bitmaps), space.c (room for new blocks), commit.c
+ * (flush), change.c (writes). Private to them.
  *
  * A fixed image is its data. Of the others each block has, in memory:
  *
@@ -11,8 +11,9 @@
  *			yet; PRESENCE_FULL, all; or a bitmap. What is not valid is the parent's, or
  *			zeros in a dynamic image.
  *	lock		held shared by whoever reads or writes in the slot, so that it stays where it
- *			is; exclusively while place or presence are replaced. A task holds at most one
- *			in each image, and takes them from the top of a chain down.
+ *			is; exclusively while place or presence are replaced. Blocks may have it in
+ *			common. So a task holds at most one in each image, and takes them from the top
+ *			of a chain down.
  *
  * Bits of a bitmap are set, after the data has been written, under the shared lock; so a reader
  * finds a sector before or after the first write to it, never what was in the slot before. They are
@@ -44,7 +45,6 @@ struct presence; /* a bitmap in memory */
 #define PRESENCE_FULL	 ((struct presence *)1)
 
 struct block {
-	_Atomic uint32_t lock; /* see blocks.c */
 	_Atomic uint32_t place;
 	struct presence *_Atomic presence;
 };
@@ -96,9 +96,7 @@ struct vhd_image {
 	_Atomic uint64_t *dirty; /* a bit for each block */
 	uint8_t *ones;		 /* a bitmap in which all is valid, as in the file */
 	_Atomic uint32_t allocated;
-	struct task_mutex wait_mutex; /* for locks of blocks */
-	struct wait_queue waiting;
-	_Atomic unsigned waiters;
+	struct locks *locks; /* of blocks */
 	struct space space;
 	struct commit commit;
 };
@@ -124,7 +122,10 @@ int vhd_image_load(const struct vhd_image *image, void *data, uint64_t sector, u
 int vhd_image_store(const struct vhd_image *image, const void *data, uint64_t sector,
 		    uint64_t count);
 
-/* ---- blocks.c ---- */
+/* ---- locks.c ---- */
+
+struct locks *locks_new(void); /* NULL: no memory */
+void locks_free(struct locks *locks);
 
 void block_share(struct vhd_image *image, uint32_t block);
 void block_unshare(struct vhd_image *image, uint32_t block);
@@ -132,6 +133,10 @@ void block_own(struct vhd_image *image, uint32_t block);
 void block_disown(struct vhd_image *image, uint32_t block);
 /* From exclusive to shared. */
 void block_downgrade(struct vhd_image *image, uint32_t block);
+/* Owns it, if that is possible without waiting. */
+bool block_try_own(struct vhd_image *image, uint32_t block);
+
+/* ---- blocks.c ---- */
 
 /* Shares the block, with its presence known if it has a place. 0, or an error: then it is not
  * shared. */

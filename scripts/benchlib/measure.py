@@ -98,7 +98,7 @@ def scale_row(name, unit, values, relation=None, bar=None):
 
 
 def scale_pairs(name, sides, least, folder, options):
-    """The ratio of two (path, fio row), taken in turns; they are what fio() wants."""
+    """The ratio of two (path, fio row), taken in turns; they are what fio() wants. No @least: no bar."""
     ratios = []
     for path, row in sides:
         fio(path, options.size, row, min(options.runtime, 1), True, folder)
@@ -109,7 +109,7 @@ def scale_pairs(name, sides, least, folder, options):
             path, row = sides[side]
             values[side] = fio(path, options.size, row, options.runtime, True, folder)
         ratios.append(values[0] / values[1])
-    return scale_row(name, "", ratios, ">=", least)
+    return scale_row(name, "", ratios, ">=" if least else None, least)
 
 
 def print_table(lines, markdown):

@@ -2,11 +2,13 @@
 """
 What tests/mount/resize.sh does with files that are open all the time.
 
+    resize.py size MOUNTPOINT IMAGE SIZE  waits for this size, and compares all that tells it
     resize.py grow IMAGE FILE FROM TO     makes the FILE below longer
     resize.py shrink IMAGE SIZE POLICY    makes the RAM disk smaller and larger again
     resize.py load IMAGE SMALL LARGE DONE reads and writes up to LARGE until the file DONE is there
     resize.py limit DEVICE SIZE           gives a loop device this size
     resize.py hears DEVICE                status 0: events of a block device can be heard
+    resize.py events DEVICE LOG SIZE      gives it sizes from there on, and waits for the log
     resize.py qemu MOUNTPOINT FOLDER      resizes the disks of a virtual machine
 """
 import errno
@@ -61,6 +63,16 @@ def read_direct(path, length, offset):
     got = os.preadv(fd, [memory], offset)
     os.close(fd)
     return memory[:got]
+
+
+def size(mountpoint, image, bytes):
+    path = f"{mountpoint}/{image}"
+    wait_until(f"{image} with {bytes} bytes", lambda: os.stat(path).st_size == bytes)
+    fd = os.open(path, os.O_RDONLY)
+    want("the size by seeking", os.lseek(fd, 0, os.SEEK_END), bytes)
+    want("the attribute", int(os.getxattr(fd, "user.diskfs.sector_count")), bytes // 512)
+    with open(mountpoint + "/.status.json") as file:
+        want(".status.json", json.load(file)["images"][image]["size"], bytes)
 
 
 def grow(path, below, old, new):
@@ -187,6 +199,16 @@ def hears(device):
         sys.exit(1)
 
 
+def events(device, log, size):
+    rounds = 8
+    begin = time.monotonic()
+    for i in range(1, rounds + 1):
+        limit(device, size + i * PAGE)
+        wait_until("the size", lambda: f"has {size + i * PAGE} bytes now" in open(log).read())
+    # Each would take a second if nobody listened.
+    want("by events", time.monotonic() - begin < rounds * 0.6, True)
+
+
 class Machine:
     """A virtual machine that has not begun to run, and its monitor."""
 
@@ -249,7 +271,8 @@ def qemu(mountpoint, folder):
         machine.process.wait()
 
 
-COMMANDS = {"grow": grow, "shrink": shrink, "load": load, "limit": limit, "hears": hears, "qemu": qemu}
+COMMANDS = (size, grow, shrink, load, limit, hears, events, qemu)
 
 if __name__ == "__main__":
-    COMMANDS[sys.argv[1]](*(int(a) if a.isdigit() else a for a in sys.argv[2:]))
+    command = {function.__name__: function for function in COMMANDS}[sys.argv[1]]
+    command(*(int(a) if a.isdigit() else a for a in sys.argv[2:]))

@@ -142,6 +142,12 @@ static bool file_holds(const struct fixture *fixture, const void *data, uint64_t
 	return held;
 }
 
+static void resize(const struct fixture *fixture, uint64_t size)
+{
+	CHECK_EQ(truncate("raw", (off_t)size), 0);
+	CHECK(loop_resized(&fixture->loop));
+}
+
 static uint64_t file_bytes(void)
 {
 	struct stat stat_buffer;
@@ -421,7 +427,7 @@ static const char *refusal(const char *path, unsigned flags, const char *option,
 
 static void refused_task(void *argument)
 {
-	const char *path = argument; /* of a loop device without a file */
+	const char *path = argument; /* of a loop device without a byte */
 	char text[200];
 
 	scratch_write("file", "x", 1);
@@ -437,15 +443,12 @@ static void refused_task(void *argument)
 static void test_refused(void **state)
 {
 	struct fixture fixture = {.sector_size = 512};
-	char path[32];
 
 	(void)state;
 	if (!fixture_begin(&fixture) || fixture.foreign)
 		skip();
-	/* Its device is free again once nobody has it open. */
-	snprintf(path, sizeof(path), "%s", fixture.loop.whole);
-	loop_close(&fixture.loop);
-	run_task(refused_task, path);
+	resize(&fixture, 0);
+	run_task(refused_task, (void *)(uintptr_t)fixture.path);
 	fixture_end(&fixture);
 }
 
@@ -545,12 +548,6 @@ static void test_claimed(void **state)
 }
 
 /* ---- Another size. ---- */
-
-static void resize(const struct fixture *fixture, uint64_t size)
-{
-	CHECK_EQ(truncate("raw", (off_t)size), 0);
-	CHECK(loop_resized(&fixture->loop));
-}
 
 static void sizes(struct fixture *fixture)
 {

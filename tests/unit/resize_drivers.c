@@ -131,7 +131,7 @@ static void test_resizable(void **state)
 		struct trial trial = {.stack = &resizable[i / 2],
 				      .sector_size = sector_sizes[i % 2]};
 
-		if (!stack_is_possible(trial.stack, trial.sector_size))
+		if (stack_obstacle(trial.stack, trial.sector_size))
 			continue;
 		run_task(trial_task, &trial);
 		instance_remove(&trial.instance);
@@ -359,7 +359,7 @@ static void test_load(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
 		struct load load = {.stack = &all[i]};
 
-		if (!stack_is_possible(&all[i], 512))
+		if (stack_obstacle(&all[i], 512))
 			continue;
 		check_context("%s", all[i].name);
 		run_task(load_open, &load);

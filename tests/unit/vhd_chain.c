@@ -467,9 +467,7 @@ static void check_inspection(struct disk *disk)
 	size_t length;
 	char *text;
 
-	report_object_begin(report, NULL);
 	disk_inspect(disk, report);
-	report_object_end(report);
 	text = report_finish(report, &length);
 	CHECK(text && strstr(text, "differencing"));
 	CHECK(text && strstr(text, "/shared-middle\""));
