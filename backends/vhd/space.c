@@ -56,16 +56,17 @@ static void add_gap(struct vhd_image *image, uint64_t sector, uint64_t end)
 
 void space_init(struct vhd_image *image, const uint32_t *order, uint32_t used, uint64_t end)
 {
-	uint64_t from = vhd_metadata_end(&image->layout);
+	/* Locators may lie anywhere: what is before the last of the structures is no gap. */
+	uint64_t metadata_end = vhd_metadata_end(&image->layout), from = 0;
 
 	image->space.end = end;
 	image->space.zero_from = disk_sector_count(image->below);
 	for (uint32_t i = 0; i <= used && image->may_free; i++) {
 		uint64_t next = i < used ? order[i] : end;
 
-		if (next > from)
-			add_gap(image, from, next);
-		else if (next < from && i > 0)
+		if (next > max_u64(from, metadata_end))
+			add_gap(image, max_u64(from, metadata_end), next);
+		if (next < from)
 			image->space.cut_place = order[i - 1];
 		from = next + slot_length(image);
 	}

@@ -103,6 +103,27 @@ static size_t seed_blocks(uint8_t *data, enum vhd_type type, unsigned used, bool
 	return end + VHD_FOOTER_SIZE;
 }
 
+/* The last block has but a sector in the disk, and a slot as short, with others behind it. */
+static size_t seed_cut(uint8_t *data)
+{
+	size_t length = seed_blocks(data, VHD_DYNAMIC, 0x1f, true);
+	size_t behind = SLOTS_AT + SLOT_SIZE, cut = SLOT_SIZE - 2 * VHD_SECTOR;
+	uint64_t size = htobe64(4 * BLOCK_SIZE + VHD_SECTOR);
+	uint32_t entry;
+
+	memmove(data + behind - cut, data + behind, length - behind);
+	length -= cut;
+	for (size_t at = TABLE_AT; at < TABLE_AT + 4 * sizeof(entry); at += sizeof(entry)) {
+		memcpy(&entry, data + at, sizeof(entry));
+		entry = htobe32(be32toh(entry) - (uint32_t)(cut / VHD_SECTOR));
+		memcpy(data + at, &entry, sizeof(entry));
+	}
+	memcpy(data + 48, &size, sizeof(size));
+	memcpy(data + length - VHD_FOOTER_SIZE + 48, &size, sizeof(size));
+	vhd_sign(data, length);
+	return length;
+}
+
 size_t vhd_seed(unsigned index, uint8_t data[static VHD_FUZZ_SIZE_MAX])
 {
 	memset(data, 0, VHD_FUZZ_SIZE_MAX);
@@ -116,6 +137,8 @@ size_t vhd_seed(unsigned index, uint8_t data[static VHD_FUZZ_SIZE_MAX])
 	case 3:
 		return seed_blocks(data, VHD_DIFFERENCING, 0x3c, false);
 	case 4:
+		return seed_cut(data);
+	case 5:
 		return seed_fixed(data, VHD_FOOTER_SIZE);
 	default:
 		return seed_fixed(data, VHD_OLD_FOOTER_SIZE);

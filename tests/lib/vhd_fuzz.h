@@ -11,7 +11,7 @@
 
 #include "tests/lib/run.h"
 
-#define VHD_SEEDS	  6
+#define VHD_SEEDS	  7
 #define VHD_FUZZ_SIZE_MAX ((size_t)128 * 1024)
 
 /* Writes seed number @index, the same always, into @data; returns its length. */
