@@ -466,6 +466,8 @@ static void test_drain_task(void *argument)
 	CHECK(!disk_drain_beyond(disk, 9, NS_PER_S / 100));
 	CHECK(disk_drain_beyond(disk, 10, 0));
 	CHECK(disk_drain_beyond(other, 0, 0)); /* not its own */
+	CHECK(!disk_drain_old(disk, 9, 0));
+	CHECK(disk_drain_old(disk, 10, 0));
 	CHECK_EQ(task_start(release_soon, &probe), 0);
 	CHECK(disk_drain_beyond(disk, 0, 10 * NS_PER_S));
 	task_group_wait(&group);
@@ -477,6 +479,42 @@ static void test_drain_task(void *argument)
 	probe_destroy(&above);
 }
 RUN_IN_TASK(test_drain)
+
+/* One that is always being asked has no moment without requests; but those of a moment end. */
+static int ask_always(void *argument)
+{
+	struct held *held = argument;
+
+	for (unsigned i = 0; i < 2000 && held->is_write; i++)
+		request_held(&(struct held){held->disk, held->sector, false, 0});
+	return 0;
+}
+
+static void test_drain_old_task(void *argument)
+{
+	struct task_group group = {0};
+	struct probe probe;
+	struct err err;
+
+	(void)argument;
+	probe_init(&probe, 512, 16);
+	probe.sleep_ns = NS_PER_S / 500;
+
+	struct disk *disk = probe_open(&probe, 0, NULL, &err);
+	struct held always = {disk, 0, true, 0};
+
+	for (unsigned i = 0; i < 4; i++) {
+		task_group_start(&group, ask_always, &always);
+		task_sleep_ns(NS_PER_S / 2000);
+	}
+	CHECK(!disk_drain_beyond(disk, 0, NS_PER_S / 20));
+	CHECK(disk_drain_old(disk, 0, 10 * NS_PER_S));
+	always.is_write = false;
+	task_group_wait(&group);
+	disk_close(disk);
+	probe_destroy(&probe);
+}
+RUN_IN_TASK(test_drain_old)
 
 /* On all workers: once the disk is smaller and drained, nothing arrives beyond its end. */
 struct cutting {
@@ -548,12 +586,19 @@ static void test_cut(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_wake),	       cmocka_unit_test(test_range_follows),
-		cmocka_unit_test(test_propagates),     cmocka_unit_test(test_close_ends_waiters),
-		cmocka_unit_test(test_across_workers), cmocka_unit_test(test_last_word),
-		cmocka_unit_test(test_come_and_go),    cmocka_unit_test(test_open_meanwhile),
-		cmocka_unit_test(test_told),	       cmocka_unit_test(test_asked),
-		cmocka_unit_test(test_drain),	       cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_wake),
+		cmocka_unit_test(test_range_follows),
+		cmocka_unit_test(test_propagates),
+		cmocka_unit_test(test_close_ends_waiters),
+		cmocka_unit_test(test_across_workers),
+		cmocka_unit_test(test_last_word),
+		cmocka_unit_test(test_come_and_go),
+		cmocka_unit_test(test_open_meanwhile),
+		cmocka_unit_test(test_told),
+		cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_drain_old),
+		cmocka_unit_test(test_cut),
 	};
 
 	return cmocka_run_group_tests(tests, setup_2_workers, teardown_workers);
