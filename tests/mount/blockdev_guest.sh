@@ -7,6 +7,8 @@ if [ "${1:-}" != inside ]; then
 	here=$(realpath "$(dirname "$0")")
 	BUILD=$(realpath "${BUILD:-build}")
 	grep -q __tsan_init "$BUILD/diskfs" && echo "skip: too slow with ThreadSanitizer" && exit 77
+	[ -z "${LONG:-}" ] && grep -q __asan_init "$BUILD/diskfs" &&
+		echo "skip: slow with AddressSanitizer: with LONG=1 only" && exit 77
 	work=$(mktemp -d "${TMPDIR:-/tmp}/blockdev_guest.XXXXXX") || exit 1
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 143' HUP INT TERM
@@ -304,6 +306,19 @@ scsi_errors() {
 	check_match "Input/output error" read_at "$mnt/scsi.img" $((2 << 20))
 	logged "read of 8 sectors at LBA 4096: medium error (unrecovered read, ENODATA)"
 	check read_at "$mnt/scsi.img" $((1 << 20))
+	# Protection information that is wrong.
+	echo 0x20 >$scsi_debug/opts
+	echo 1 >$scsi_debug/every_nth
+	check_fails 1 read_at "$mnt/scsi.img" 8192
+	logged "read of 8 sectors at LBA 16: medium error (guard check failed, EILSEQ)"
+	echo 0 >$scsi_debug/every_nth
+	echo 2 >$scsi_debug/opts
+	# Somebody protects the disk against writing.
+	echo 1 >/sys/module/scsi_debug/parameters/wp
+	check_fails 1 write_at "$mnt/scsi.img" 16384
+	logged "write of 8 sectors at LBA 32: medium error (write fault, EREMOTEIO)"
+	echo 0 >/sys/module/scsi_debug/parameters/wp
+	check write_at "$mnt/scsi.img" 16384
 }
 test_case "SCSI: errors of the medium" scsi_errors
 

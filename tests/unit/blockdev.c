@@ -82,6 +82,13 @@ static void fixture_end(struct fixture *fixture)
 	scratch_leave();
 }
 
+/* On a loop device, or the test is skipped. */
+static void fixture_begin_own(struct fixture *fixture)
+{
+	if (getenv("BLOCKDEV") || !fixture_begin(fixture))
+		skip();
+}
+
 static struct disk *open_path(const char *path, unsigned flags, const char *option,
 			      const char *value, struct err *err)
 {
@@ -445,8 +452,7 @@ static void test_refused(void **state)
 	struct fixture fixture = {.sector_size = 512};
 
 	(void)state;
-	if (!fixture_begin(&fixture) || fixture.foreign)
-		skip();
+	fixture_begin_own(&fixture);
 	resize(&fixture, 0);
 	run_task(refused_task, (void *)(uintptr_t)fixture.path);
 	fixture_end(&fixture);
@@ -478,8 +484,7 @@ static void test_read_only(void **state)
 	struct fixture fixture = {.sector_size = 4096, .flags = LOOP_READ_ONLY};
 
 	(void)state;
-	if (!fixture_begin(&fixture) || fixture.foreign)
-		skip();
+	fixture_begin_own(&fixture);
 	run_task(read_only_task, &fixture);
 	fixture_end(&fixture);
 }
@@ -539,8 +544,7 @@ static void test_claimed(void **state)
 	for (unsigned i = 0; i < 2; i++) {
 		struct fixture fixture = {.sector_size = 512, .flags = i ? LOOP_PARTITION : 0};
 
-		if (!fixture_begin(&fixture) || fixture.foreign)
-			skip();
+		fixture_begin_own(&fixture);
 		check_context("%s", i ? "a partition" : "whole");
 		run_task(claimed_task, &fixture);
 		fixture_end(&fixture);
