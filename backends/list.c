@@ -2,8 +2,8 @@
 #include "backends/list.h"
 #include <string.h>
 
-extern const struct driver file_driver, blockdev_driver, ram_driver, null_driver, striped_driver, crypt_driver,
-	layered_driver, sqlite_driver, prwrap_driver, fault_driver, delay_driver;
+extern const struct driver file_driver, blockdev_driver, ram_driver, null_driver, striped_driver,
+	crypt_driver, layered_driver, sqlite_driver, prwrap_driver, fault_driver, delay_driver;
 
 /* clang-format off */
 const struct driver *const drivers[] = {

@@ -12,185 +12,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "backends/blockdev/blockdev.h"
-#include "backends/list.h"
 #include "core/log.h"
 #include "tests/lib/check.h"
-#include "tests/lib/loop.h"
+#include "tests/lib/device.h"
 #include "tests/lib/run.h"
 #include "tests/lib/scratch.h"
-#include "tests/lib/stacks.h"
-
-#define SIZE (8 * MIB)
-
-/* ---- Devices. ---- */
-
-/* A device for a test, and a disk on it. */
-struct fixture {
-	uint32_t sector_size;
-	unsigned flags; /* enum loop_flags */
-	uint64_t size;
-	const char *foreign; /* BLOCKDEV */
-	struct loop loop;
-	const char *path;
-	struct disk *disk;
-	struct err err;
-	void (*test)(struct fixture *fixture);
-};
-
-static void fixture_file(const struct fixture *fixture, uint64_t size)
-{
-	int fd = open("raw", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-	(void)fixture;
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, (off_t)size), 0);
-	close(fd);
-}
-
-/* False: there are no loop devices. */
-static bool fixture_begin(struct fixture *fixture)
-{
-	const char *missing;
-
-	fixture->foreign = getenv("BLOCKDEV");
-	scratch_enter();
-	if (fixture->foreign) {
-		fixture->path = fixture->foreign;
-		return true;
-	}
-	if (fixture->size == 0)
-		fixture->size = SIZE;
-	fixture_file(fixture,
-		     fixture->size +
-			     (fixture->flags & LOOP_PARTITION ? 2 * LOOP_PARTITION_MARGIN : 0));
-	missing = loop_open(&fixture->loop, "raw", fixture->sector_size, fixture->flags);
-	fixture->path = fixture->loop.path;
-	if (!missing)
-		return true;
-	scratch_leave();
-	print_message("skipped - %s\n", missing);
-	return false;
-}
-
-static void fixture_end(struct fixture *fixture)
-{
-	loop_close(&fixture->loop);
-	scratch_leave();
-}
-
-/* On a loop device, or the test is skipped. */
-static void fixture_begin_own(struct fixture *fixture)
-{
-	if (getenv("BLOCKDEV") || !fixture_begin(fixture))
-		skip();
-}
-
-static struct disk *open_path(const char *path, unsigned flags, const char *option,
-			      const char *value, struct err *err)
-{
-	const char *options[][2] = {{"path", path}, {option, value}};
-
-	err->text[0] = '\0';
-	return driver_open(driver_find("blockdev"), (const char *const(*)[2])options, 2, flags,
-			   NULL, err);
-}
-
-static void fixture_task(void *argument)
-{
-	struct fixture *fixture = argument;
-
-	fixture->disk = open_path(fixture->path, 0, NULL, NULL, &fixture->err);
-	CHECK_TEXT(fixture->err.text, "");
-	if (!fixture->disk)
-		return;
-	fixture->test(fixture);
-	disk_close(fixture->disk);
-}
-
-/* Runs @test on an open disk, of each sector size, whole and on a partition. */
-static void on_each(void (*test)(struct fixture *fixture))
-{
-	for (unsigned i = 0; i < 4; i++) {
-		struct fixture fixture = {
-			.sector_size = i % 2 ? 4096 : 512,
-			.flags = i / 2 ? LOOP_PARTITION : 0,
-			.test = test,
-		};
-
-		if (!fixture_begin(&fixture))
-			skip();
-		check_context("sectors of %u%s", fixture.sector_size,
-			      fixture.flags ? ", a partition" : "");
-		run_task(fixture_task, &fixture);
-		fixture_end(&fixture);
-		if (fixture.foreign)
-			break;
-	}
-}
-
-/* Whether the file behind the device holds @data at byte @offset of the disk. */
-static bool file_holds(const struct fixture *fixture, const void *data, uint64_t offset,
-		       size_t length)
-{
-	char *is = malloc(length);
-	int fd = open("raw", O_RDONLY | O_CLOEXEC);
-	bool held;
-
-	if (fixture->flags & LOOP_PARTITION)
-		offset += LOOP_PARTITION_MARGIN;
-	held = pread(fd, is, length, (off_t)offset) == (ssize_t)length &&
-	       memcmp(is, data, length) == 0;
-	close(fd);
-	free(is);
-	return held;
-}
-
-static void resize(const struct fixture *fixture, uint64_t size)
-{
-	CHECK_EQ(truncate("raw", (off_t)size), 0);
-	CHECK(loop_resized(&fixture->loop));
-}
-
-static uint64_t file_bytes(void)
-{
-	struct stat stat_buffer;
-
-	return stat("raw", &stat_buffer) == 0 ? (uint64_t)stat_buffer.st_blocks * 512 : 0;
-}
-
-static int transfer(struct disk *disk, bool is_write, void *data, uint64_t sector, size_t length)
-{
-	struct iovec iov;
-	struct sg sg = sg_of(&iov, data, length);
-
-	return is_write ? disk_write(disk, &sg, sector, 0) : disk_read(disk, &sg, sector);
-}
-
-/* Page-aligned memory with a pattern. */
-static char *pattern_new(size_t length, uint64_t seed)
-{
-	char *data = aligned_alloc(4096, align_up(length, 4096));
-
-	assert_non_null(data);
-	pattern_fill(data, length, seed);
-	return data;
-}
 
 /* ---- What the disk is. ---- */
 
-static void geometry(struct fixture *fixture)
+static void geometry(struct device *device)
 {
-	const struct disk_geometry *is = &fixture->disk->geometry;
+	const struct disk_geometry *is = &device->disk->geometry;
 
-	if (!fixture->foreign) {
-		CHECK_EQ(is->sector_size, fixture->sector_size);
-		CHECK_EQ(disk_size(fixture->disk), fixture->size);
+	if (!device->foreign) {
+		CHECK_EQ(is->sector_size, device->sector_size);
+		CHECK_EQ(disk_size(device->disk), device->size);
 		CHECK(!is->has_id);
-		CHECK(!disk_pr(fixture->disk));
+		CHECK(!disk_pr(device->disk));
 		CHECK_EQ(is->unmap, UNMAP_UNSPECIFIED);
 	}
 	CHECK(is->physical_sector_size >= is->sector_size);
@@ -199,13 +40,13 @@ static void geometry(struct fixture *fixture)
 	CHECK_EQ(is->length_align, is->sector_size);
 	CHECK(is->max_segments > 0 && is->max_segments <= FDIO_SEGMENTS);
 	CHECK(is->optimal_unmap_sectors > 0);
-	CHECK_KIND(disk_eject(fixture->disk), ERROR_UNSUPPORTED);
+	CHECK_KIND(disk_eject(device->disk), ERROR_UNSUPPORTED);
 }
 
 static void test_geometry(void **state)
 {
 	(void)state;
-	on_each(geometry);
+	on_each_device(geometry);
 }
 
 /* ---- Data. ---- */
@@ -213,9 +54,9 @@ static void test_geometry(void **state)
 #define MANY 3000
 
 /* Lists of many small segments, at addresses of any sort. */
-static void segments_of(struct fixture *fixture, size_t part, size_t shift)
+static void segments_of(struct device *device, size_t part, size_t shift)
 {
-	uint32_t sector_size = disk_sector_size(fixture->disk);
+	uint32_t sector_size = disk_sector_size(device->disk);
 	size_t length = align_down(MANY * part, sector_size), gap = part + 64;
 	struct iovec *iov = calloc(MANY + 1, sizeof(*iov));
 	char *memory = calloc(MANY + 1, gap), *data = malloc(length), *back = malloc(length);
@@ -225,13 +66,13 @@ static void segments_of(struct fixture *fixture, size_t part, size_t shift)
 		iov[i] = (struct iovec){memory + i * gap + shift, part};
 	pattern_fill(data, length, part + shift);
 	sg_copy_from(&sg, data);
-	CHECK_OK(disk_write(fixture->disk, &sg, 5, 0));
-	CHECK_OK(transfer(fixture->disk, false, back, 5, length));
+	CHECK_OK(disk_write(device->disk, &sg, 5, 0));
+	CHECK_OK(device_transfer(device->disk, false, back, 5, length));
 	CHECK(memcmp(data, back, length) == 0);
-	if (!fixture->foreign)
-		CHECK(file_holds(fixture, data, 5ULL * sector_size, length));
+	if (!device->foreign)
+		CHECK(device_file_holds(device, data, 5ULL * sector_size, length));
 	memset(memory, 0, (MANY + 1) * gap);
-	CHECK_OK(disk_read(fixture->disk, &sg, 5));
+	CHECK_OK(disk_read(device->disk, &sg, 5));
 	sg_copy_to(&sg, back);
 	CHECK(memcmp(data, back, length) == 0);
 	free(iov);
@@ -240,24 +81,24 @@ static void segments_of(struct fixture *fixture, size_t part, size_t shift)
 	free(back);
 }
 
-static void segments(struct fixture *fixture)
+static void segments(struct device *device)
 {
-	segments_of(fixture, 512, 0);
-	segments_of(fixture, 512, 4);
-	segments_of(fixture, 100, 1);
-	segments_of(fixture, 516, 8);
+	segments_of(device, 512, 0);
+	segments_of(device, 512, 4);
+	segments_of(device, 100, 1);
+	segments_of(device, 516, 8);
 }
 
 static void test_segments(void **state)
 {
 	(void)state;
-	on_each(segments);
+	on_each_device(segments);
 }
 
 /* Memory that the device cannot reach as it is, and that it can; at the end of the disk, too. */
-static void edges(struct fixture *fixture)
+static void edges(struct device *device)
 {
-	struct disk *disk = fixture->disk;
+	struct disk *disk = device->disk;
 	uint32_t size = disk_sector_size(disk);
 	uint64_t last = disk_sector_count(disk) - 1;
 	char *data = pattern_new(3 * size, 2), *back = malloc(3 * size + 8);
@@ -265,19 +106,19 @@ static void edges(struct fixture *fixture)
 	struct sg sg = sg_of(&iov, data, 3 * size);
 
 	for (unsigned shift = 0; shift < 8; shift += 2) {
-		CHECK_OK(transfer(disk, true, data, last - 2, 3 * size));
+		CHECK_OK(device_transfer(disk, true, data, last - 2, 3 * size));
 		memset(back, 0, 3 * size + 8);
-		CHECK_OK(transfer(disk, false, back + shift, last - 2, 3 * size));
+		CHECK_OK(device_transfer(disk, false, back + shift, last - 2, 3 * size));
 		CHECK(memcmp(back + shift, data, 3 * size) == 0);
-		CHECK_OK(transfer(disk, true, back + shift, 0, 3 * size));
-		CHECK_OK(transfer(disk, false, back, 0, 3 * size));
+		CHECK_OK(device_transfer(disk, true, back + shift, 0, 3 * size));
+		CHECK_OK(device_transfer(disk, false, back, 0, 3 * size));
 		CHECK(memcmp(back, data, 3 * size) == 0);
 	}
 	CHECK_OK(disk_write(disk, &sg, 7, DISK_FUA));
 	CHECK_OK(disk_flush(disk));
-	CHECK_KIND(transfer(disk, true, data, last, 2 * size), ERROR_ILLEGAL_BLOCK);
-	if (!fixture->foreign)
-		CHECK(file_holds(fixture, data, (last - 2) * size, 3 * size));
+	CHECK_KIND(device_transfer(disk, true, data, last, 2 * size), ERROR_ILLEGAL_BLOCK);
+	if (!device->foreign)
+		CHECK(device_file_holds(device, data, (last - 2) * size, 3 * size));
 	free(data);
 	free(back);
 }
@@ -285,34 +126,34 @@ static void edges(struct fixture *fixture)
 static void test_edges(void **state)
 {
 	(void)state;
-	on_each(edges);
+	on_each_device(edges);
 }
 
 /* ---- Zeros and discards. ---- */
 
-static void zeroes(struct fixture *fixture)
+static void zeroes(struct device *device)
 {
 	/* A loop device of a file on tmpfs forgets how to punch holes once it has been asked for
 	 * zeros without. */
 	static const unsigned ways[] = {DISK_MAY_UNMAP, DISK_FUA | DISK_MAY_UNMAP, 0, DISK_FUA};
-	struct disk *disk = fixture->disk;
+	struct disk *disk = device->disk;
 	uint32_t size = disk_sector_size(disk);
 	size_t length = 2 * MIB;
 	char *data = pattern_new(length, 3), *back = malloc(length);
 	uint64_t count = MIB / size;
 
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
-		CHECK_OK(transfer(disk, true, data, 0, length));
+		CHECK_OK(device_transfer(disk, true, data, 0, length));
 
-		uint64_t full = file_bytes();
+		uint64_t full = device_file_bytes();
 
 		CHECK_OK(disk_write_zeroes(disk, count / 2, count, ways[i]));
-		CHECK_OK(transfer(disk, false, back, 0, length));
+		CHECK_OK(device_transfer(disk, false, back, 0, length));
 		CHECK(memcmp(back, data, length / 4) == 0);
 		CHECK_EQ(bytes_differ(back + length / 4, MIB, 0), MIB);
 		CHECK(memcmp(back + length / 4 * 3, data + length / 4 * 3, length / 4) == 0);
-		if (!fixture->foreign && (ways[i] & DISK_MAY_UNMAP))
-			CHECK(file_bytes() < full - MIB / 2);
+		if (!device->foreign && (ways[i] & DISK_MAY_UNMAP))
+			CHECK(device_file_bytes() < full - MIB / 2);
 	}
 	CHECK_KIND(disk_write_zeroes(disk, disk_sector_count(disk), 1, 0), ERROR_ILLEGAL_BLOCK);
 	free(data);
@@ -322,13 +163,13 @@ static void zeroes(struct fixture *fixture)
 static void test_zeroes(void **state)
 {
 	(void)state;
-	on_each(zeroes);
+	on_each_device(zeroes);
 }
 
 /* By the ring, and as on a kernel that does not know that. */
-static void discards(struct fixture *fixture)
+static void discards(struct device *device)
 {
-	struct disk *disk = fixture->disk;
+	struct disk *disk = device->disk;
 	struct blockdev *blockdev = disk->state;
 	uint32_t size = disk_sector_size(disk);
 	size_t length = 4 * MIB;
@@ -336,16 +177,16 @@ static void discards(struct fixture *fixture)
 
 	for (unsigned ring = 0; ring < 2; ring++) {
 		atomic_store(&blockdev->ring_discard, ring);
-		CHECK_OK(transfer(disk, true, data, 0, length));
+		CHECK_OK(device_transfer(disk, true, data, 0, length));
 
-		uint64_t full = file_bytes();
+		uint64_t full = device_file_bytes();
 
 		CHECK_OK(disk_unmap(disk, MIB / size, 2 * MIB / size));
-		CHECK_OK(transfer(disk, false, back, 0, length));
+		CHECK_OK(device_transfer(disk, false, back, 0, length));
 		CHECK(memcmp(back, data, MIB) == 0);
 		CHECK(memcmp(back + 3 * MIB, data + 3 * MIB, MIB) == 0);
-		if (!fixture->foreign)
-			CHECK(file_bytes() <= full - 2 * MIB);
+		if (!device->foreign)
+			CHECK(device_file_bytes() <= full - 2 * MIB);
 	}
 	/* All of it, in several calls where it is large. */
 	CHECK_OK(disk_unmap(disk, 0, disk_sector_count(disk)));
@@ -356,7 +197,7 @@ static void discards(struct fixture *fixture)
 static void test_discards(void **state)
 {
 	(void)state;
-	on_each(discards);
+	on_each_device(discards);
 }
 
 /* ---- Many at once. ---- */
@@ -365,21 +206,21 @@ static void test_discards(void **state)
 
 static void one_of_many(unsigned index, void *argument)
 {
-	struct fixture *fixture = argument;
+	struct device *device = argument;
 	size_t length = 64 * KIB;
-	uint64_t sector = index * length / disk_sector_size(fixture->disk);
+	uint64_t sector = index * length / disk_sector_size(device->disk);
 	char *data = pattern_new(length, index), *back = malloc(length);
 
 	for (unsigned i = 0; i < 20; i++) {
 		pattern_fill(data, length, index * 100 + i);
-		CHECK_OK(transfer(fixture->disk, true, data, sector, length));
-		CHECK_OK(transfer(fixture->disk, false, back, sector, length));
+		CHECK_OK(device_transfer(device->disk, true, data, sector, length));
+		CHECK_OK(device_transfer(device->disk, false, back, sector, length));
 		CHECK(memcmp(data, back, length) == 0);
 		if (i % 4 == 1)
-			CHECK_OK(disk_flush(fixture->disk));
+			CHECK_OK(disk_flush(device->disk));
 		if (i % 4 == 2)
-			CHECK_OK(disk_unmap(fixture->disk, sector,
-					    length / disk_sector_size(fixture->disk)));
+			CHECK_OK(disk_unmap(device->disk, sector,
+					    length / disk_sector_size(device->disk)));
 	}
 	free(data);
 	free(back);
@@ -387,30 +228,30 @@ static void one_of_many(unsigned index, void *argument)
 
 static void open_task(void *argument)
 {
-	struct fixture *fixture = argument;
+	struct device *device = argument;
 
-	fixture->disk = open_path(fixture->path, 0, NULL, NULL, &fixture->err);
-	CHECK_TEXT(fixture->err.text, "");
+	device->disk = device_open(device->path, 0, NULL, NULL, &device->err);
+	CHECK_TEXT(device->err.text, "");
 }
 
 static void close_task(void *argument)
 {
-	struct fixture *fixture = argument;
+	struct device *device = argument;
 
-	disk_close(fixture->disk);
+	disk_close(device->disk);
 }
 
 static void test_many(void **state)
 {
-	struct fixture fixture = {.sector_size = 512};
+	struct device device = {.sector_size = 512};
 
 	(void)state;
-	if (!fixture_begin(&fixture))
+	if (!device_begin(&device))
 		skip();
-	run_task(open_task, &fixture);
-	run_tasks(TASKS, one_of_many, &fixture);
-	run_task(close_task, &fixture);
-	fixture_end(&fixture);
+	run_task(open_task, &device);
+	run_tasks(TASKS, one_of_many, &device);
+	run_task(close_task, &device);
+	device_end(&device);
 }
 
 /* ---- What is refused. ---- */
@@ -424,7 +265,7 @@ static const char *refusal(const char *path, unsigned flags, const char *option,
 	char *found;
 
 	snprintf(quoted, sizeof(quoted), "'%s'", path);
-	if (!CHECK(!open_path(path, flags, option, value, &err)))
+	if (!CHECK(!device_open(path, flags, option, value, &err)))
 		return "opened";
 	found = strstr(err.text, quoted);
 	CHECK(found);
@@ -449,31 +290,31 @@ static void refused_task(void *argument)
 
 static void test_refused(void **state)
 {
-	struct fixture fixture = {.sector_size = 512};
+	struct device device = {.sector_size = 512};
 
 	(void)state;
-	fixture_begin_own(&fixture);
-	resize(&fixture, 0);
-	run_task(refused_task, (void *)(uintptr_t)fixture.path);
-	fixture_end(&fixture);
+	device_begin_own(&device);
+	device_resize(&device, 0);
+	run_task(refused_task, (void *)(uintptr_t)device.path);
+	device_end(&device);
 }
 
 static void read_only_task(void *argument)
 {
-	struct fixture *fixture = argument;
+	struct device *device = argument;
 	char sector[4096];
 	struct err err;
 
-	CHECK_TEXT(refusal(fixture->path, 0, NULL, NULL), " is read-only: set readonly = yes");
-	CHECK_TEXT(refusal(fixture->path, DISK_OPEN_CHECK, NULL, NULL),
+	CHECK_TEXT(refusal(device->path, 0, NULL, NULL), " is read-only: set readonly = yes");
+	CHECK_TEXT(refusal(device->path, DISK_OPEN_CHECK, NULL, NULL),
 		   " is read-only: set readonly = yes");
 
-	struct disk *disk = open_path(fixture->path, DISK_OPEN_READ_ONLY, NULL, NULL, &err);
+	struct disk *disk = device_open(device->path, DISK_OPEN_READ_ONLY, NULL, NULL, &err);
 
 	CHECK_TEXT(err.text, "");
 	CHECK(disk_is_read_only(disk));
-	CHECK_OK(transfer(disk, false, sector, 0, sizeof(sector)));
-	CHECK_KIND(transfer(disk, true, sector, 0, sizeof(sector)), ERROR_READ_ONLY);
+	CHECK_OK(device_transfer(disk, false, sector, 0, sizeof(sector)));
+	CHECK_KIND(device_transfer(disk, true, sector, 0, sizeof(sector)), ERROR_READ_ONLY);
 	CHECK_KIND(disk_unmap(disk, 0, 1), ERROR_READ_ONLY);
 	CHECK_OK(disk_flush(disk));
 	disk_close(disk);
@@ -481,12 +322,12 @@ static void read_only_task(void *argument)
 
 static void test_read_only(void **state)
 {
-	struct fixture fixture = {.sector_size = 4096, .flags = LOOP_READ_ONLY};
+	struct device device = {.sector_size = 4096, .flags = LOOP_READ_ONLY};
 
 	(void)state;
-	fixture_begin_own(&fixture);
-	run_task(read_only_task, &fixture);
-	fixture_end(&fixture);
+	device_begin_own(&device);
+	run_task(read_only_task, &device);
+	device_end(&device);
 }
 
 /* Takes the lock that QEMU holds as long as it writes. */
@@ -504,36 +345,36 @@ static void claimed_task(void *argument)
 {
 	static const char in_use[] = " is in use: another program has claimed it for itself "
 				     "(shared = yes opens it all the same)";
-	struct fixture *fixture = argument;
+	struct device *device = argument;
 	struct err err;
-	struct disk *first = open_path(fixture->path, 0, NULL, NULL, &err), *second;
+	struct disk *first = device_open(device->path, 0, NULL, NULL, &err), *second;
 
 	CHECK_TEXT(err.text, "");
-	CHECK_TEXT(refusal(fixture->path, 0, NULL, NULL), in_use);
-	CHECK_TEXT(refusal(fixture->path, DISK_OPEN_READ_ONLY, NULL, NULL), in_use);
+	CHECK_TEXT(refusal(device->path, 0, NULL, NULL), in_use);
+	CHECK_TEXT(refusal(device->path, DISK_OPEN_READ_ONLY, NULL, NULL), in_use);
 	/* The whole of which it is a part. */
-	if (fixture->flags & LOOP_PARTITION)
-		CHECK_TEXT(refusal(fixture->loop.whole, 0, NULL, NULL), in_use);
+	if (device->flags & LOOP_PARTITION)
+		CHECK_TEXT(refusal(device->loop.whole, 0, NULL, NULL), in_use);
 	/* Whoever only looks, and whoever shares, is let in. */
-	second = open_path(fixture->path, DISK_OPEN_CHECK, NULL, NULL, &err);
+	second = device_open(device->path, DISK_OPEN_CHECK, NULL, NULL, &err);
 	CHECK_TEXT(err.text, "");
 	disk_close(second);
-	second = open_path(fixture->path, 0, "shared", "yes", &err);
+	second = device_open(device->path, 0, "shared", "yes", &err);
 	CHECK_TEXT(err.text, "");
 	disk_close(second);
 	disk_close(first);
 
-	int fd = open_as_qemu(fixture->path);
+	int fd = open_as_qemu(device->path);
 
-	CHECK_TEXT(refusal(fixture->path, 0, NULL, NULL),
+	CHECK_TEXT(refusal(device->path, 0, NULL, NULL),
 		   " is in use by another program, perhaps QEMU (shared = yes opens it all the "
 		   "same)");
-	second = open_path(fixture->path, 0, "shared", "yes", &err);
+	second = device_open(device->path, 0, "shared", "yes", &err);
 	CHECK_TEXT(err.text, "");
 	disk_close(second);
 	close(fd);
 	/* Nothing is left of any of them. */
-	second = open_path(fixture->path, 0, NULL, NULL, &err);
+	second = device_open(device->path, 0, NULL, NULL, &err);
 	CHECK_TEXT(err.text, "");
 	disk_close(second);
 }
@@ -542,43 +383,44 @@ static void test_claimed(void **state)
 {
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
-		struct fixture fixture = {.sector_size = 512, .flags = i ? LOOP_PARTITION : 0};
+		struct device device = {.sector_size = 512, .flags = i ? LOOP_PARTITION : 0};
 
-		fixture_begin_own(&fixture);
+		device_begin_own(&device);
 		check_context("%s", i ? "a partition" : "whole");
-		run_task(claimed_task, &fixture);
-		fixture_end(&fixture);
+		run_task(claimed_task, &device);
+		device_end(&device);
 	}
 }
 
 /* ---- Another size. ---- */
 
-static void sizes(struct fixture *fixture)
+static void sizes(struct device *device)
 {
-	struct disk *disk = fixture->disk;
+	struct disk *disk = device->disk;
 	uint32_t size = disk_sector_size(disk);
 	uint64_t count = disk_sector_count(disk);
 	char *data = pattern_new(2 * size, 5);
 
-	if (fixture->foreign || (fixture->flags & LOOP_PARTITION))
+	if (device->foreign || (device->flags & LOOP_PARTITION))
 		goto done; /* a partition stays what it is */
 	/* Larger: noticed when somebody asks for it. */
-	resize(fixture, fixture->size + MIB);
+	device_resize(device, device->size + MIB);
 	CHECK_EQ(disk_sector_count(disk), count);
 	blockdev_check_size(disk);
 	CHECK_EQ(disk_sector_count(disk), count + MIB / size);
-	CHECK_OK(transfer(disk, true, data, count, 2 * size));
+	CHECK_OK(device_transfer(disk, true, data, count, 2 * size));
 	/* Smaller: noticed by every sort of request behind the end; none of them passes for a
 	 * success. */
 	for (unsigned i = 0; i < 5; i++) {
-		resize(fixture, fixture->size + MIB);
+		device_resize(device, device->size + MIB);
 		blockdev_check_size(disk);
-		resize(fixture, fixture->size);
+		device_resize(device, device->size);
 		check_context("smaller, request %u", i);
 		if (i == 0)
-			CHECK_KIND(transfer(disk, false, data, count, size), ERROR_ILLEGAL_BLOCK);
+			CHECK_KIND(device_transfer(disk, false, data, count, size),
+				   ERROR_ILLEGAL_BLOCK);
 		else if (i == 1)
-			CHECK_KIND(transfer(disk, true, data, count - 1, 2 * size),
+			CHECK_KIND(device_transfer(disk, true, data, count - 1, 2 * size),
 				   ERROR_ILLEGAL_BLOCK);
 		else if (i == 2)
 			CHECK_KIND(disk_write_zeroes(disk, count - 1, 2, 0), ERROR_ILLEGAL_BLOCK);
@@ -589,7 +431,7 @@ static void sizes(struct fixture *fixture)
 			CHECK_KIND(disk_unmap(disk, count - 1, 2), ERROR_ILLEGAL_BLOCK);
 		CHECK_EQ(disk_sector_count(disk), count);
 	}
-	CHECK_OK(transfer(disk, false, data, count - 1, size));
+	CHECK_OK(device_transfer(disk, false, data, count - 1, size));
 done:
 	free(data);
 }
@@ -598,7 +440,7 @@ static void test_sizes(void **state)
 {
 	(void)state;
 	log_set_level(LOG_LEVEL_ERROR);
-	on_each(sizes);
+	on_each_device(sizes);
 }
 
 /* ---- Eject. ---- */
@@ -608,13 +450,13 @@ static void eject_task(void *argument)
 	const char *path = argument;
 	char sector[4096];
 	struct err err;
-	struct disk *disk = open_path(path, 0, NULL, NULL, &err);
+	struct disk *disk = device_open(path, 0, NULL, NULL, &err);
 
 	CHECK_TEXT(err.text, "");
 	if (!disk)
 		return;
 	CHECK_OK(disk_eject(disk));
-	CHECK(transfer(disk, false, sector, 0, sizeof(sector)) != 0);
+	CHECK(device_transfer(disk, false, sector, 0, sizeof(sector)) != 0);
 	disk_close(disk);
 }
 
