@@ -341,6 +341,7 @@ static void ram_inspect(struct disk *disk, struct report *report)
 	report_bytes(report, "index_memory", memory.index);
 	if (config->limit > 0)
 		report_bytes(report, "limit", config->limit);
+	report_string(report, "resizable", resizable_choices[config->resizable]);
 	if (!is_layer(disk))
 		return;
 	sectors_present(sectors, &present);

@@ -347,9 +347,12 @@ void disk_on_resize(struct disk *disk, void (*function)(void *argument), void *a
 /*
  * Waits until no read or change is under way that reaches beyond the first @count sectors. Once the
  * sector count is @count no new one begins; so whoever makes a disk smaller lets those end that
- * began before. False: some still are after @patience_ns, the disk may be stuck.
+ * were checked before. False: some still are after @patience_ns, the disk may be stuck.
  */
 bool disk_drain_beyond(struct disk *disk, uint64_t count, uint64_t patience_ns);
+
+/* The same of those that have begun before this call, however many come after them. */
+bool disk_drain_old(struct disk *disk, uint64_t count, uint64_t patience_ns);
 
 /* ---- For drivers. ---- */
 

@@ -129,14 +129,24 @@ int disk_resize(struct disk *disk, uint64_t count)
 	return count == disk_sector_count(disk) ? 0 : disk->driver->resize(disk, count);
 }
 
-bool disk_drain_beyond(struct disk *disk, uint64_t count, uint64_t patience_ns)
+static bool drain(struct disk *disk, uint64_t count, uint64_t before_ns, uint64_t patience_ns)
 {
 	uint64_t begin_ns = now_ns();
 
-	while (trace_reaches(disk, count)) {
+	while (trace_reaches(disk, count, before_ns)) {
 		if (now_ns() - begin_ns >= patience_ns)
 			return false;
 		task_sleep_ns(DRAIN_LOOK_NS);
 	}
 	return true;
+}
+
+bool disk_drain_beyond(struct disk *disk, uint64_t count, uint64_t patience_ns)
+{
+	return drain(disk, count, UINT64_MAX, patience_ns);
+}
+
+bool disk_drain_old(struct disk *disk, uint64_t count, uint64_t patience_ns)
+{
+	return drain(disk, count, now_ns(), patience_ns);
 }

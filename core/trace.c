@@ -153,7 +153,7 @@ struct search_question {
 /* On the stack of the task that asks. */
 struct search {
 	const struct disk *disk;
-	uint64_t count;
+	uint64_t count, before_ns;
 	struct task *asker;
 	_Atomic unsigned waiting; /* workers that have not answered */
 	atomic_bool found;
@@ -163,7 +163,8 @@ struct search {
 static bool task_reaches(const struct task *task, const struct search *search)
 {
 	for (const struct trace *trace = task->trace; trace; trace = trace->outer)
-		if (trace->disk == search->disk && trace->sector + trace->count > search->count)
+		if (trace->disk == search->disk && trace->begin_ns < search->before_ns &&
+		    trace->sector + trace->count > search->count)
 			return true;
 	return false;
 }
@@ -183,11 +184,14 @@ static void search_answer(struct inbox_item *item)
 		task_wake(asker);
 }
 
-bool trace_reaches(const struct disk *disk, uint64_t count)
+bool trace_reaches(const struct disk *disk, uint64_t count, uint64_t before_ns)
 {
 	unsigned workers = workers_count();
-	struct search search = {
-		.disk = disk, .count = count, .asker = task_self(), .waiting = workers};
+	struct search search = {.disk = disk,
+				.count = count,
+				.before_ns = before_ns,
+				.asker = task_self(),
+				.waiting = workers};
 
 	for (unsigned i = 0; i < workers; i++) {
 		search.questions[i] =

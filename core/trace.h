@@ -53,9 +53,9 @@ struct slow_requests {
 int trace_slow_requests(uint64_t age_ns, struct slow_requests *slow);
 
 /*
- * Asks all workers, and waits for their answers, whether a request to @disk is under way that
- * reaches beyond its first @count sectors. In a task.
+ * Asks all workers, and waits for their answers, whether a request to @disk is under way that began
+ * before @before_ns and reaches beyond the first @count sectors. In a task.
  */
-bool trace_reaches(const struct disk *disk, uint64_t count);
+bool trace_reaches(const struct disk *disk, uint64_t count, uint64_t before_ns);
 
 #endif

@@ -422,6 +422,8 @@ int mount_start(struct mount *mount, const char *mountpoint, const char *options
 			result = mount_probe(mount, err);
 		if (result < 0) {
 			followers_end(mount);
+			while (followers_running(mount) > 0) /* they want to be served */
+				usleep(1000);
 			mount_stop_channels(mount);
 		}
 	}

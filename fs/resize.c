@@ -9,10 +9,11 @@
  *
  *  - That attributes have expired: it asks for the size when somebody wants to know it next, and
  *    drops the pages beyond a smaller end, or whole, by itself then. This never waits.
- *  - That pages have to be dropped, from a smaller end on: what is cached there may be looked at
- *    by those who do not ask for the size. This waits for pages that are being read or written. So
- *    it is done on another thread (offload), one at a time, and not before the requests have ended
- *    that reach beyond the new end. New ones end there at once, whatever the disk does.
+ *  - That pages have to be dropped, from a smaller end on: what is cached there may be looked at by
+ *    those who do not ask for the size. This waits for pages that are being read or written, and
+ *    nobody can interrupt it. So it is done on another thread (offload), one at a time, and not
+ *    before the requests there have ended that were under way: where a disk is stuck, the kernel
+ *    is not asked to wait for it. New ones beyond the end are answered whatever the disk does.
  *  - With cache = writeback the kernel keeps the size for itself, and asks nobody. It can be made
  *    larger by giving the kernel the last byte to cache. It cannot be made smaller but by
  *    truncate(2) of the image, which somebody else has to call.
@@ -105,13 +106,14 @@ static bool is_ending(struct followers *followers)
 	return is_ending;
 }
 
-/* Waits for requests beyond the end, as it is by then. */
-static bool requests_have_ended(struct follower *follower)
+/* Waits for the requests from the page of byte @offset on that are under way. */
+static bool requests_have_ended(struct follower *follower, uint64_t offset)
 {
 	struct disk *disk = follower->image->disk;
+	uint64_t count = align_down(offset, PAGE) >> disk_sector_shift(disk);
 
 	while (!is_ending(&follower->mount->followers))
-		if (disk_drain_beyond(disk, disk_sector_count(disk), PATIENCE_NS))
+		if (disk_drain_old(disk, count, PATIENCE_NS))
 			return true;
 	return false;
 }
@@ -138,9 +140,9 @@ static void follow_step(struct follower *follower, const struct step *step)
 	bool writeback = follower->mount->settings->cache == CACHE_WRITEBACK;
 
 	notify(follower, (struct notification){.send = send_expired});
-	if (step->stale_from < step->from && requests_have_ended(follower))
+	if (step->stale_from < step->from && requests_have_ended(follower, step->stale_from))
 		notify_dropped(follower, step->stale_from);
-	if (step->to > step->from && writeback)
+	if (step->to > step->from && writeback && requests_have_ended(follower, step->from))
 		grow_kernel_size(follower, step);
 	if (step->to != step->from)
 		log_info(follower->image->name, "has %llu bytes now, and had %llu%s",

@@ -274,6 +274,7 @@ static void file_inspect(struct disk *disk, struct report *report)
 
 	report_string(report, "path", config->path);
 	report_bool(report, "direct", config->direct);
+	report_string(report, "resizable", resizable_choices[config->resizable]);
 	report_bool(report, "in_memory", file->io.in_memory);
 	report_bool(report, "truncated", atomic_load(&file->truncated));
 	report_u64(report, "unreachable_bytes", atomic_load(&file->size) % config->sector_size);
