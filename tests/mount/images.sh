@@ -281,3 +281,49 @@ test_case "images that are right" clean_images
 test_case "footers" footers
 test_case "tables" tables
 test_case "what is no image" no_images
+
+# ---- the bar -------------------------------------------------------------------------------------
+
+# A commit down into a slow disk shows on a terminal how far it is, elsewhere nothing.
+bar() {
+	local i
+
+	truncate -s 4M slow.raw
+	cat >slow.conf <<-EOT
+		[raw]
+		driver = file
+		path = slow.raw
+		[slow]
+		driver = delay
+		below = raw
+		[diff]
+		driver = sqlite
+		path = slow.layer
+		[disk]
+		driver = layered
+		below = diff, slow
+	EOT
+	for i in plain terminal; do
+		mount_disks slow.conf -o transport=poll # once is enough
+		python3 -c 'import os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+for at in range(0, 4 << 20, 65536):
+    os.pwrite(f, sys.argv[2].encode(), at)
+os.fsync(f)' "$mnt/disk.img" $i
+		unmount_disks
+		sed 's/driver = delay/&\nwrite_delay = 60ms/' slow.conf >slower.conf
+		if [ $i = plain ]; then
+			check_output "" diskfs commit slower.conf disk
+		else
+			script -qec "diskfs commit slower.conf disk" typescript >/dev/null </dev/null
+			check_match '\[#+ *\] +[0-9]+ %, .* of .*iB' cat typescript
+		fi
+		check_equal $i "$(head -c ${#i} slow.raw)" "what is below"
+	done
+}
+
+if [ -w /dev/fuse ] && command -v script >/dev/null; then
+	test_case "a bar for what takes longer" bar
+else
+	skip_case "a bar for what takes longer" "needs FUSE and script"
+fi
