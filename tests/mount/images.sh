@@ -284,7 +284,7 @@ test_case "what is no image" no_images
 
 # ---- the bar -------------------------------------------------------------------------------------
 
-# A commit down into a slow disk shows on a terminal how far it is, elsewhere nothing.
+# A commit of two batches down into a slow disk shows on a terminal how far it is, elsewhere nothing.
 bar() {
 	local i
 
@@ -311,7 +311,7 @@ for at in range(0, 4 << 20, 65536):
     os.pwrite(f, sys.argv[2].encode(), at)
 os.fsync(f)' "$mnt/disk.img" $i
 		unmount_disks
-		sed 's/driver = delay/&\nwrite_delay = 60ms/' slow.conf >slower.conf
+		sed 's/driver = delay/&\nwrite_delay = 700ms/' slow.conf >slower.conf
 		if [ $i = plain ]; then
 			check_output "" diskfs commit slower.conf disk
 		else
