@@ -190,7 +190,10 @@ damaged() {
 mends() {
 	damaged "$@"
 	check_match ' \(--repair: ' diskfs check bad.vhd
+	touch -d '2020-02-02 02:02:02' bad.vhd
 	check_match "^bad.vhd: $3.*: repaired, " diskfs check --repair bad.vhd
+	# By which its children know it.
+	check_equal 2020-02-02 "$(date -r bad.vhd +%F)" "the time of its last change"
 	cp bad.copy bad.vhd
 	check_fails 1 diskfs check --repair bad.vhd
 	check_output "bad.vhd: vhd, nothing is wrong" diskfs check bad.vhd
