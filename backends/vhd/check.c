@@ -167,6 +167,8 @@ static int read_entries(struct vhd_check *check, uint32_t *entries, struct err *
 		to += length;
 		at += length;
 		rest -= length;
+		image_show_progress(&check->job->progress, at - check->header.table_offset,
+				    at - check->header.table_offset + rest);
 	}
 	return 0;
 }
