@@ -374,6 +374,33 @@ static void test_told_task(void *argument)
 }
 RUN_IN_TASK(test_told)
 
+/* The file of a format is the format's own affair. */
+static void test_own_file_task(void *argument)
+{
+	struct probe file, format;
+	unsigned told = 0;
+	struct err err;
+
+	(void)argument;
+	probe_init(&file, 512, 16);
+	probe_init(&format, 512, 16);
+	format.driver.below_resized = NULL;
+
+	struct disk *below = probe_open(&file, DISK_OPEN_RESIZE, NULL, &err);
+	struct disk *disk = probe_open(&format, 0, below, &err);
+
+	disk_on_resize(disk, count_call, &told);
+	disk_set_sector_count(below, 24);
+	CHECK_EQ(told, 0);
+	disk_set_sector_count(disk, 24);
+	CHECK_EQ(told, 1);
+	disk_close(disk);
+	disk_close(below);
+	probe_destroy(&file);
+	probe_destroy(&format);
+}
+RUN_IN_TASK(test_own_file)
+
 /* ---- To ask for another size. ---- */
 
 static int resize_probe(struct disk *disk, uint64_t count)
@@ -548,12 +575,19 @@ static void test_cut(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_wake),	       cmocka_unit_test(test_range_follows),
-		cmocka_unit_test(test_propagates),     cmocka_unit_test(test_close_ends_waiters),
-		cmocka_unit_test(test_across_workers), cmocka_unit_test(test_last_word),
-		cmocka_unit_test(test_come_and_go),    cmocka_unit_test(test_open_meanwhile),
-		cmocka_unit_test(test_told),	       cmocka_unit_test(test_asked),
-		cmocka_unit_test(test_drain),	       cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_wake),
+		cmocka_unit_test(test_range_follows),
+		cmocka_unit_test(test_propagates),
+		cmocka_unit_test(test_close_ends_waiters),
+		cmocka_unit_test(test_across_workers),
+		cmocka_unit_test(test_last_word),
+		cmocka_unit_test(test_come_and_go),
+		cmocka_unit_test(test_open_meanwhile),
+		cmocka_unit_test(test_told),
+		cmocka_unit_test(test_own_file),
+		cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_cut),
 	};
 
 	return cmocka_run_group_tests(tests, setup_2_workers, teardown_workers);
