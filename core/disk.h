@@ -185,8 +185,8 @@ struct driver {
 	int (*tail)(struct disk *disk, void *data, size_t *length);
 	/*
 	 * @below, one of those below, has another sector count now: recompute ours by the driver's
-	 * rule. NULL: ours stays, and so does what is read. The changes of one come one after
-	 * another, those of several at the same time.
+	 * rule. NULL: ours stays. The changes of one come one after another, those of several at the
+	 * same time.
 	 */
 	void (*below_resized)(struct disk *disk, struct disk *below);
 	/*

@@ -46,11 +46,10 @@ static void count_tell(struct disk *disk)
 		struct disk *above = disk->core.above[i];
 		uint64_t before = disk_sector_count(above);
 
-		/* It has nothing to do with the size of what is below: a format, whose file grows. */
-		if (!above->driver->below_resized)
-			continue;
-		above->driver->below_resized(above, disk);
-		if (disk_sector_count(above) == before)
+		if (above->driver->below_resized)
+			above->driver->below_resized(above, disk);
+		/* Of a file that grows with its format, nothing else shows through. */
+		if (disk_sector_count(above) == before && !(disk->open_flags & DISK_OPEN_RESIZE))
 			change_tell(above);
 	}
 	resized_call(disk);

@@ -17,6 +17,7 @@ static int find_size(struct image_file *file, struct err *err)
 		return err_set(err, "cannot stat '%s': %s", file->path, strerror(errno));
 	file->size = (uint64_t)stat.st_size;
 	file->is_device = S_ISBLK(stat.st_mode);
+	file->changed = stat.st_mtim;
 	if (S_ISREG(stat.st_mode))
 		return 0;
 	if (!file->is_device)
@@ -165,6 +166,15 @@ int image_file_allocate(struct image_file *file, uint64_t size,
 		file->size = max_u64(file->size, end);
 		image_show_progress(progress, at, size);
 	}
+	return 0;
+}
+
+int image_file_keep_time(const struct image_file *file, struct err *err)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, file->changed};
+
+	if (futimens(file->fd, times) < 0)
+		return err_set(err, "cannot set the time of '%s': %s", file->path, strerror(errno));
 	return 0;
 }
 

@@ -6,14 +6,16 @@
 #ifndef BACKENDS_IMAGE_IMAGE_FILE_H
 #define BACKENDS_IMAGE_IMAGE_FILE_H
 
+#include <time.h>
 #include "core/image.h"
 
 /* An open file; messages call it by its path. */
 struct image_file {
 	const char *path;
 	int fd;
-	uint64_t size;	/* bytes */
-	bool is_device; /* its size cannot be changed */
+	uint64_t size;		 /* bytes */
+	bool is_device;		 /* its size cannot be changed */
+	struct timespec changed; /* as found */
 };
 
 /*
@@ -35,6 +37,9 @@ int image_file_resize(struct image_file *file, uint64_t size, struct err *err);
 /* Takes space for the first @size bytes, which are behind the end: zeros. */
 int image_file_allocate(struct image_file *file, uint64_t size,
 			const struct image_progress *progress, struct err *err);
+/* Gives the file back the time of its last change that it had when it was opened: what was changed is
+ * nothing that anybody would call its content. */
+int image_file_keep_time(const struct image_file *file, struct err *err);
 /* What was written is durable. */
 int image_file_sync(const struct image_file *file, struct err *err);
 

@@ -35,6 +35,14 @@ void vhd_finding(const struct vhd_check *check, bool is_mended, const char *reme
 
 /* ---- Footers. ---- */
 
+/* The images over this one know it by the time of its last change; its disk is as it was. */
+static int mended(const struct vhd_check *check, struct err *err)
+{
+	if (image_file_sync(&check->file, err) < 0)
+		return -1;
+	return check->file.is_device ? 0 : image_file_keep_time(&check->file, err);
+}
+
 /* Writes @bytes as a footer, durably. */
 static int mend_footer(struct vhd_check *check, const uint8_t *bytes, uint64_t offset,
 		       struct err *err)
@@ -43,7 +51,7 @@ static int mend_footer(struct vhd_check *check, const uint8_t *bytes, uint64_t o
 		return 0;
 	if (image_file_write(&check->file, bytes, VHD_FOOTER_SIZE, offset, err) < 0)
 		return -1;
-	return image_file_sync(&check->file, err);
+	return mended(check, err);
 }
 
 /* Cuts the file off behind the footer that ends at @end. */
@@ -53,7 +61,7 @@ static int mend_end(struct vhd_check *check, uint64_t end, struct err *err)
 		return 0;
 	if (image_file_resize(&check->file, end, err) < 0)
 		return -1;
-	return image_file_sync(&check->file, err);
+	return mended(check, err);
 }
 
 static bool footers_agree(const struct vhd_footer *a, const struct vhd_footer *b)
@@ -159,6 +167,8 @@ static int read_entries(struct vhd_check *check, uint32_t *entries, struct err *
 		to += length;
 		at += length;
 		rest -= length;
+		image_show_progress(&check->job->progress, at - check->header.table_offset,
+				    at - check->header.table_offset + rest);
 	}
 	return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Resize: waiters wake exactly once with the new count, disks above are told and the last word is the
- * last, close ends waiters; what is asked for. */
+ * last, close ends waiters; what is asked for; the end of requests beyond a smaller end. */
 #include "core/disk.h"
 
 #include <setjmp.h>
@@ -339,51 +339,67 @@ static void count_call(void *argument)
 	(*(unsigned *)argument)++;
 }
 
-static void keep_count(struct disk *disk, struct disk *below)
-{
-	(void)disk;
-	(void)below;
-}
-
 static void test_told_task(void *argument)
 {
-	unsigned lowest = 0, follows = 0, stays = 0, above_it = 0, format = 0;
-	struct probe probes[5];
-	struct disk *disks[5];
+	unsigned lowest = 0, follows = 0, stays = 0, above_it = 0;
+	struct probe probes[4];
+	struct disk *disks[4];
 	struct err err;
 
 	(void)argument;
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < 4; i++)
 		probe_init(&probes[i], 512, 16);
-	probes[2].driver.below_resized = keep_count;
-	probes[4].driver.below_resized = NULL;
+	probes[2].driver.below_resized = NULL;
 	disks[0] = probe_open(&probes[0], 0, NULL, &err);
 	disks[1] = probe_open(&probes[1], 0, disks[0], &err);
 	disks[2] = probe_open(&probes[2], 0, disks[0], &err);
 	disks[3] = probe_open(&probes[3], 0, disks[2], &err);
-	disks[4] = probe_open(&probes[4], 0, disks[0], &err);
 	disk_on_resize(disks[0], count_call, &lowest);
 	disk_on_resize(disks[1], count_call, &follows);
 	disk_on_resize(disks[2], count_call, &stays);
 	disk_on_resize(disks[3], count_call, &above_it);
-	disk_on_resize(disks[4], count_call, &format);
 	disk_set_sector_count(disks[0], 24);
 	CHECK(lowest == 1 && follows == 1);
 	/* Their size is the same, but not all of what is below shows through as it did. */
 	CHECK(stays == 1 && above_it == 1);
 	CHECK_EQ(disk_sector_count(disks[3]), 16);
-	/* To this one the size of what is below means nothing, as that of a file that grows. */
-	CHECK_EQ(format, 0);
 	disk_set_sector_count(disks[0], 24); /* no change */
 	CHECK(lowest == 1 && follows == 1 && stays == 1 && above_it == 1);
 	disk_set_sector_count(disks[2], 8);
 	CHECK(lowest == 1 && follows == 1 && stays == 2 && above_it == 2);
-	for (unsigned i = 5; i-- > 0;)
+	for (unsigned i = 4; i-- > 0;)
 		disk_close(disks[i]);
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < 4; i++)
 		probe_destroy(&probes[i]);
 }
 RUN_IN_TASK(test_told)
+
+/* The file of a format is the format's own affair. */
+static void test_own_file_task(void *argument)
+{
+	struct probe file, format;
+	unsigned told = 0;
+	struct err err;
+
+	(void)argument;
+	probe_init(&file, 512, 16);
+	probe_init(&format, 512, 16);
+	format.driver.below_resized = NULL;
+
+	struct disk *below = probe_open(&file, DISK_OPEN_RESIZE, NULL, &err);
+	struct disk *disk = probe_open(&format, 0, below, &err);
+
+	disk_on_resize(disk, count_call, &told);
+	disk_set_sector_count(below, 24);
+	CHECK_EQ(told, 0);
+	disk_set_sector_count(disk, 24);
+	CHECK_EQ(told, 1);
+	disk_close(disk);
+	disk_close(below);
+	probe_destroy(&file);
+	probe_destroy(&format);
+}
+RUN_IN_TASK(test_own_file)
 
 /* ---- To ask for another size. ---- */
 
@@ -425,14 +441,153 @@ static void test_asked_task(void *argument)
 }
 RUN_IN_TASK(test_asked)
 
+/* ---- Requests beyond the end. ---- */
+
+/* A request that the probe holds. */
+struct held {
+	struct disk *disk;
+	uint64_t sector;
+	bool is_write;
+	int error;
+};
+
+static int request_held(void *argument)
+{
+	static char data[4 * 512];
+	struct held *held = argument;
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, data, sizeof(data));
+
+	held->error = held->is_write ? disk_write(held->disk, &sg, held->sector, 0)
+				     : disk_read(held->disk, &sg, held->sector);
+	return 0;
+}
+
+static void release_soon(void *argument)
+{
+	struct probe *probe = argument;
+
+	task_sleep_ns(NS_PER_S / 50);
+	atomic_store(&probe->hold, false);
+}
+
+static void test_drain_task(void *argument)
+{
+	struct task_group group = {0};
+	struct probe probe, above;
+	struct err err;
+
+	(void)argument;
+	probe_init(&probe, 512, 16);
+	probe_init(&above, 512, 16);
+
+	struct disk *disk = probe_open(&probe, 0, NULL, &err);
+	struct disk *other = probe_open(&above, 0, disk, &err);
+	struct held requests[] = {{disk, 0, true, 0}, {disk, 6, false, 0}};
+
+	CHECK(disk_drain_beyond(disk, 0, 0));
+	atomic_store(&probe.hold, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(requests); i++)
+		task_group_start(&group, request_held, &requests[i]);
+	CHECK(!disk_drain_beyond(disk, 0, 0));
+	CHECK(!disk_drain_beyond(disk, 9, NS_PER_S / 100));
+	CHECK(disk_drain_beyond(disk, 10, 0));
+	CHECK(disk_drain_beyond(other, 0, 0)); /* not its own */
+	CHECK_EQ(task_start(release_soon, &probe), 0);
+	CHECK(disk_drain_beyond(disk, 0, 10 * NS_PER_S));
+	task_group_wait(&group);
+	CHECK_OK(requests[0].error);
+	CHECK_OK(requests[1].error);
+	disk_close(other);
+	disk_close(disk);
+	probe_destroy(&probe);
+	probe_destroy(&above);
+}
+RUN_IN_TASK(test_drain)
+
+/* On all workers: once the disk is smaller and drained, nothing arrives beyond its end. */
+struct cutting {
+	struct opened opened;
+	_Atomic uint64_t end; /* that nothing may reach beyond, as the driver sees it */
+};
+
+static struct cutting cutting;
+
+static int write_watched(struct disk *disk, const struct sg *sg, uint64_t sector, unsigned flags)
+{
+	(void)flags;
+	task_yield();
+	task_sleep_ns(NS_PER_US * 20);
+	CHECK(sector + (sg->len >> disk_sector_shift(disk)) <= atomic_load(&cutting.end));
+	return 0;
+}
+
+static void open_cutting(void *argument)
+{
+	(void)argument;
+	probe_init(&cutting.opened.probe, 512, 64);
+	cutting.opened.probe.driver.write = write_watched;
+	atomic_store(&cutting.end, 64);
+
+	struct err err;
+
+	cutting.opened.disk = probe_open(&cutting.opened.probe, 0, NULL, &err);
+}
+
+static void cut_or_write(unsigned index, void *argument)
+{
+	struct disk *disk = argument;
+	struct random random = {index};
+	static char data[512];
+
+	for (unsigned i = 0; index == 0 && i < 100; i++) {
+		disk_set_sector_count(disk, 8);
+		CHECK(disk_drain_beyond(disk, 8, 10 * NS_PER_S));
+		atomic_store(&cutting.end, 8);
+		task_sleep_ns(NS_PER_US * 100);
+		atomic_store(&cutting.end, 64);
+		disk_set_sector_count(disk, 64);
+		task_sleep_ns(NS_PER_US * 100);
+	}
+	for (unsigned i = 0; index != 0 && i < 500; i++) {
+		struct iovec iov;
+		struct sg sg = sg_of(&iov, data, sizeof(data));
+		int error = disk_write(disk, &sg, random_below(&random, 64), 0);
+
+		CHECK(!error || error_kind(error) == ERROR_ILLEGAL_BLOCK);
+	}
+}
+
+static void close_cutting(void *argument)
+{
+	(void)argument;
+	close_task(&cutting.opened);
+}
+
+static void test_cut(void **state)
+{
+	(void)state;
+	run_task(open_cutting, NULL);
+	run_tasks(8, cut_or_write, cutting.opened.disk);
+	run_task(close_cutting, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_wake),	       cmocka_unit_test(test_range_follows),
-		cmocka_unit_test(test_propagates),     cmocka_unit_test(test_close_ends_waiters),
-		cmocka_unit_test(test_across_workers), cmocka_unit_test(test_last_word),
-		cmocka_unit_test(test_come_and_go),    cmocka_unit_test(test_open_meanwhile),
-		cmocka_unit_test(test_told),	       cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_wake),
+		cmocka_unit_test(test_range_follows),
+		cmocka_unit_test(test_propagates),
+		cmocka_unit_test(test_close_ends_waiters),
+		cmocka_unit_test(test_across_workers),
+		cmocka_unit_test(test_last_word),
+		cmocka_unit_test(test_come_and_go),
+		cmocka_unit_test(test_open_meanwhile),
+		cmocka_unit_test(test_told),
+		cmocka_unit_test(test_own_file),
+		cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_cut),
 	};
 
 	return cmocka_run_group_tests(tests, setup_2_workers, teardown_workers);
