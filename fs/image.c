@@ -111,8 +111,8 @@ static bool is_sync_write(int flags, uint64_t handle, bool from_cache)
 	return (flags & O_DSYNC) && (handle & IMAGE_HANDLE_DIRECT) && !from_cache;
 }
 
-ssize_t image_write(struct image *image, const void *data, size_t size, uint64_t offset, int flags,
-		    uint64_t handle, bool from_cache)
+static ssize_t write_clipped(struct image *image, const void *data, size_t size, uint64_t offset,
+			     int flags, uint64_t handle, bool from_cache)
 {
 	unsigned disk_flags = is_sync_write(flags, handle, from_cache) ? DISK_FUA : 0;
 	uint64_t end;
@@ -131,6 +131,20 @@ ssize_t image_write(struct image *image, const void *data, size_t size, uint64_t
 		return -error_to_errno(error);
 	atomic_store_explicit(&image->mtime_ns, realtime_ns(), memory_order_relaxed);
 	return (ssize_t)size;
+}
+
+ssize_t image_write(struct image *image, const void *data, size_t size, uint64_t offset, int flags,
+		    uint64_t handle, bool from_cache, pid_t pid)
+{
+	ssize_t result = write_clipped(image, data, size, offset, flags, handle, from_cache);
+
+	if (result < 0 && !from_cache) {
+		pthread_mutex_lock(&image->mutex);
+		image->failed_pid = pid;
+		image->failed_end = offset + size;
+		pthread_mutex_unlock(&image->mutex);
+	}
+	return result;
 }
 
 int image_flush(struct image *image)
@@ -249,6 +263,23 @@ static bool is_open_truncation(struct image *image, pid_t pid)
 	return found;
 }
 
+/*
+ * After a direct write beyond the end of a file, as far as it knows that, has failed, the kernel by
+ * itself truncates the file to the size that it believes in, in the name of the writer. That may be
+ * an old size: it must not become that of the disk.
+ */
+static bool is_kernel_truncation(struct image *image, uint64_t size, pid_t pid)
+{
+	bool found;
+
+	pthread_mutex_lock(&image->mutex);
+	found = image->failed_end > size && image->failed_pid == pid;
+	if (found)
+		image->failed_end = 0;
+	pthread_mutex_unlock(&image->mutex);
+	return found;
+}
+
 int image_truncate(struct image *image, uint64_t size, bool by_path, pid_t pid)
 {
 	struct disk *disk = image->disk;
@@ -259,6 +290,8 @@ int image_truncate(struct image *image, uint64_t size, bool by_path, pid_t pid)
 	if (size == 0)
 		return by_path && is_open_truncation(image, pid) ? 0 : -EPERM;
 	if (!is_aligned(size, disk_sector_size(disk)))
+		return -EPERM;
+	if (!by_path && is_kernel_truncation(image, size, pid))
 		return -EPERM;
 	error = disk_resize(disk, size >> disk_sector_shift(disk));
 	return error_kind(error) == ERROR_UNSUPPORTED ? -EPERM : -error_to_errno(error);

@@ -41,6 +41,9 @@ struct image {
 	struct timespec atime, ctime;
 	pid_t openers[IMAGE_OPENERS]; /* 0: free */
 	unsigned next_opener;
+	/* The last write that failed, of those that are no write-back: whose, and where it ended. */
+	pid_t failed_pid;
+	uint64_t failed_end; /* 0: none */
 	_Atomic int64_t mtime_ns; /* since the epoch; negative: before it */
 };
 
@@ -59,10 +62,10 @@ ssize_t image_read(struct image *image, void *data, size_t size, uint64_t offset
 
 /*
  * Short at the end of the disk, then ENOSPC. @handle is the opener's. @from_cache: the kernel
- * writes back its page cache, and will ask for a flush by itself.
+ * writes back its page cache, and will ask for a flush by itself. @pid is the writer's.
  */
 ssize_t image_write(struct image *image, const void *data, size_t size, uint64_t offset, int flags,
-		    uint64_t handle, bool from_cache);
+		    uint64_t handle, bool from_cache, pid_t pid);
 
 int image_flush(struct image *image);
 

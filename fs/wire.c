@@ -190,6 +190,7 @@ static void serve_read(struct request *request, struct image *image)
 
 static void serve_write(struct request *request, struct image *image)
 {
+	const struct fuse_in_header *header = request->message;
 	const struct fuse_write_in *body = wire_body(request, sizeof(*body));
 	ssize_t result = -EINVAL;
 
@@ -197,7 +198,7 @@ static void serve_write(struct request *request, struct image *image)
 		bool from_cache = body->write_flags & FUSE_WRITE_CACHE;
 
 		result = image_write(image, request->payload, body->size, body->offset,
-				     (int)body->flags, body->fh, from_cache);
+				     (int)body->flags, body->fh, from_cache, (pid_t)header->pid);
 	}
 	if (result < 0) {
 		reply_error(request, (int)result);

@@ -69,7 +69,7 @@ def size(mountpoint, image, bytes):
     path = f"{mountpoint}/{image}"
     wait_until(f"{image} with {bytes} bytes", lambda: os.stat(path).st_size == bytes)
     fd = os.open(path, os.O_RDONLY)
-    want("the size by seeking", os.lseek(fd, 0, os.SEEK_END), bytes)
+    wait_until("the size by seeking", lambda: os.lseek(fd, 0, os.SEEK_END) == bytes)
     want("the attribute", int(os.getxattr(fd, "user.diskfs.sector_count")), bytes // 512)
     with open(mountpoint + "/.status.json") as file:
         want(".status.json", json.load(file)["images"][image]["size"], bytes)
@@ -85,7 +85,7 @@ def grow(path, below, old, new):
         file.seek(new - 512)
         file.write(b"n" * 512)
     wait_until("the new size", lambda: os.fstat(fd).st_size == new)
-    want("the size by seeking", os.lseek(fd, 0, os.SEEK_END), new)
+    wait_until("the size by seeking", lambda: os.lseek(fd, 0, os.SEEK_END) == new)
     added = b"\0" * (new - old - 512) + b"n" * 512
     want("what is new, read", os.pread(fd, new - old, old), added)
     want("what is new, direct", read_direct(path, 512, new - 512), b"n" * 512)
@@ -130,7 +130,8 @@ def shrink(path, size, policy):
 
     # Twice, the second time with both changes at once.
     os.setxattr(path, "user.diskfs.ram.size", str(size).encode())
-    wait_until("the old size", lambda: os.fstat(fd).st_size == size)
+    # (By what the kernel goes by; stat() tells what it was told, also where that came too late.)
+    wait_until("the old size", lambda: os.lseek(fd, 0, os.SEEK_END) == size)
     want("a read of what is new", os.pread(fd, size - small, small) == b"\0" * (size - small), True)
     want("a map of what is new", mapped[small:] == b"\0" * (size - small), True)
     os.pwrite(fd, b"c" * (size - small), small)
@@ -142,7 +143,7 @@ def shrink(path, size, policy):
                lambda: os.pread(fd, size - small, small) == b"\0" * (size - small))
     # (A map has what the kernel knows of the size: somebody has to ask.)
     wait_until("the mapped ones, too",
-               lambda: os.fstat(fd).st_size == size and mapped[size - 1] == 0)
+               lambda: os.lseek(fd, 0, os.SEEK_END) == size and mapped[size - 1] == 0)
     want("a direct read", read_direct(path, PAGE, size - PAGE), b"\0" * PAGE)
 
 

@@ -250,6 +250,30 @@ test_case "truncated while requests are under way" in_flight_when_cut
 test_case "truncated under load, both ways" under_load quick.img $((4 * M)) $((16 * M)) truncate_to
 end_disks
 
+# Killed while the kernel is being told of new sizes: nothing of the daemon waits for the mount, so it
+# goes, and with it everybody who asks.
+killed() {
+	local i client
+
+	for i in 1 2 3; do
+		mount_disks "$conf"
+		rm -f "$work/done"
+		python3 "$helper" load "$mnt/quick.img" $((4 * M)) $((16 * M)) "$work/done" \
+			>"$work/load" 2>&1 &
+		client=$!
+		while size=$(((RANDOM % 2 * 12 + 4) * M)); do
+			truncate_to $size 2>/dev/null || break
+		done &
+		sleep 0.$((RANDOM % 5 + 3))
+		kill_disks
+		wait_for 10 dead $client || not_ok "a client waits for ever"
+		wait
+		wait_for 10 unmount "$mnt" || not_ok "cannot unmount"
+	done
+}
+
+test_case "killed while it is being resized" killed
+
 # ---- loop devices and QEMU -----------------------------------------------------------------------
 
 # By its file, and by a limit: under load the loop device itself would make a file longer again.
