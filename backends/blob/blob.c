@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * blob: a read-only disk over an object that a server has: of HTTP, of Azure Blob Storage, or of S3.
+ * blob: a read-only disk over an object that a server has: of HTTP, of Azure Blob Storage, or of
+ * S3.
  *
  * The object must stay what it is. When the disk is opened, its length is taken down, and what
  * identifies its content (ETag, else Last-Modified); every request asks for that very content, and
@@ -11,8 +12,8 @@
  * sector, which nobody can reach; a warning and `.status` say so.
  *
  * The disk's id is made of the object's URL, its length and what identifies its content, so that a
- * cache that is called after it is a cache of just this content. Where the server tells nothing that
- * identifies it, there is no id.
+ * cache that is called after it is a cache of just this content. Where the server tells nothing
+ * that identifies it, there is no id.
  *
  * Flush and crash: there is nothing to lose.
  */

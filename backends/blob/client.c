@@ -6,9 +6,9 @@
  *
  * Between two tries the task sleeps: it holds neither its worker nor a place in the engine.
  *
- * Where a request has got stuck, its connection may be dead without knowing it, and with HTTP/2 others
- * would be sent over it, too. The next try takes a new one, and connections that are idle and were
- * there before are not used again.
+ * Where a request has got stuck, its connection may be dead without knowing it, and with HTTP/2
+ * others would be sent over it, too. The next try takes a new one, and connections that are idle
+ * and were there before are not used again.
  */
 #include "backends/blob/client.h"
 #include <errno.h>

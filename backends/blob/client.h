@@ -3,8 +3,8 @@
  * A client of one remote object: knows what it is (from the first request on), reads ranges of it
  * (fetch.h), follows redirects, tries again what may succeed later, and counts.
  *
- * A request ends in bounded time: it is tried again at most @retries times and until @timeout_ns, and
- * each try is bounded by the other timeouts.
+ * A request ends in bounded time: it is tried again at most @retries times and until @timeout_ns,
+ * and each try is bounded by the other timeouts.
  */
 #ifndef BACKENDS_BLOB_CLIENT_H
 #define BACKENDS_BLOB_CLIENT_H
@@ -25,9 +25,9 @@ struct client_options {
 };
 
 /*
- * Starts a client, and asks for the object: how long it is, what identifies it, whether ranges of it
- * can be had. The strings and credentials of @options must live as long as the client. In a task;
- * may block. NULL with a sentence in @err.
+ * Starts a client, and asks for the object: how long it is, what identifies it, whether ranges of
+ * it can be had. The strings and credentials of @options must live as long as the client. In a
+ * task; may block. NULL with a sentence in @err.
  */
 struct blob_client *client_open(const struct client_options *options, struct err *err);
 
@@ -65,7 +65,8 @@ void client_read_times(struct blob_client *client, enum client_time time,
 
 #define LAST_ERROR_MAX 700
 
-/* The last error of a request or a read, and when it was; false where there was none. Any thread. */
+/* The last error of a request or a read, and when it was; false where there was none. Any
+ * thread. */
 bool client_last_error(struct blob_client *client, char text[static LAST_ERROR_MAX], time_t *when);
 
 #endif

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
- * The thread waits in epoll for its sockets, as libcurl asks by its callbacks (curl_multi_socket_action:
- * what happens on one connection costs the same however many there are), until libcurl's next
- * timeout, and for an eventfd that says that a transfer was queued.
+ * The thread waits in epoll for its sockets, as libcurl asks by its callbacks
+ * (curl_multi_socket_action: what happens on one connection costs the same however many there are),
+ * until libcurl's next timeout, and for an eventfd that says that a transfer was queued.
  *
  * A transfer is queued, then active (in the multi handle), then finished; whoever queued it may be
  * gone from the moment in which its task is woken. Queue and flags are under the mutex; all else is
  * the thread's own.
  *
- * Each transfer has an easy handle of its own, which costs a microsecond. One that is used again keeps,
- * before libcurl 8.1, a pointer to the last header of its last response, freed, and writes there when
- * the next response begins with a folded line.
+ * Each transfer has an easy handle of its own, which costs a microsecond. One that is used again
+ * keeps, before libcurl 8.1, a pointer to the last header of its last response, freed, and writes
+ * there when the next response begins with a folded line.
  */
 #include "backends/blob/engine.h"
 #include <assert.h>
@@ -75,8 +75,8 @@ static int on_socket(CURL *handle, curl_socket_t fd, int what, void *argument, v
 		event.events |= EPOLLIN;
 	if (what & CURL_POLL_OUT)
 		event.events |= EPOLLOUT;
-	/* Without memory for it the transfer ends by its timeout. An error that is returned here would
-	 * be the end of all of them. */
+	/* Without memory for it the transfer ends by its timeout. An error that is returned here
+	 * would be the end of all of them. */
 	if (epoll_ctl(engine->epoll_fd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0)
 		curl_multi_assign(engine->multi, fd, engine);
 	return 0;

@@ -6,8 +6,8 @@
  * Why a thread, and not the workers' rings: libcurl waits in places where no worker may (it reads
  * files with certificates, it joins the threads that look up names), a TLS handshake takes
  * milliseconds of the CPU, and one set of connections serves all workers, which HTTP/2 needs most.
- * The price is a wake-up across threads for each request, microseconds against the milliseconds of a
- * network. One thread is enough for more than is to be had: over loopback a request of 4 KiB took
+ * The price is a wake-up across threads for each request, microseconds against the milliseconds of
+ * a network. One thread is enough for more than is to be had: over loopback a request of 4 KiB took
  * 80 us of the CPU, all threads together, a MiB 0.7 ms, and 1.3 ms with TLS, and two engines, each
  * with one of two workers, got no more done than one.
  */
@@ -41,7 +41,8 @@ struct engine *engine_start(unsigned limit, struct err *err);
 /* Lets all transfers fail with CURLE_ABORTED_BY_CALLBACK, those to come as well. Any thread. */
 void engine_abort(struct engine *engine);
 
-/* Ends it; no transfer is under way. Blocks, perhaps for seconds: not on a worker. NULL is allowed. */
+/* Ends it; no transfer is under way. Blocks, perhaps for seconds: not on a worker. NULL is
+ * allowed. */
 void engine_stop(struct engine *engine);
 
 /* Runs a transfer, and returns when it has finished. In a task, which is suspended meanwhile. */

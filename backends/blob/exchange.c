@@ -5,7 +5,8 @@
  * right ones even if the connection breaks after them, and need not come again.
  *
  * Nothing is left to libcurl that it does for everybody: it does not follow redirects (the client
- * does, who knows what may be sent where), decode content, or look into the environment or ~/.netrc.
+ * does, who knows what may be sent where), decode content, or look into the environment or
+ * ~/.netrc.
  *
  * Credentials go to the object's own origin only.
  */
@@ -237,7 +238,6 @@ static CURLcode set_network(const struct exchange *exchange, CURL *handle)
 	SET(CURLOPT_PROXY, options->proxy ? options->proxy : "");
 	SET(CURLOPT_NOPROXY, "");
 	/* What a proxy says for itself is no response. */
-	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (options->proxy && options->credentials->proxy_user) {
 		SET(CURLOPT_PROXYUSERNAME, options->credentials->proxy_user);

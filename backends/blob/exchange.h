@@ -55,7 +55,8 @@ struct exchange {
 	char error[CURL_ERROR_SIZE]; /* libcurl's words */
 };
 
-/* Runs it: options, url, expected, deadline_ns and rest are filled in, all else is zero. In a task. */
+/* Runs it: options, url, expected, deadline_ns and rest are filled in, all else is zero. In a
+ * task. */
 void exchange_run(struct exchange *exchange, struct engine *engine);
 
 /* Releases what it holds. */

@@ -58,8 +58,8 @@ bool retry_after_parse(uint64_t *seconds, const char *text, time_t now);
 bool response_take_line(struct response *response, const char *line, size_t length);
 
 /*
- * Why the body that follows a head with status 200 or 206 is not what was expected: a phrase, or NULL
- * where it is. Of an object that has changed since @expected was learned, *changed is set.
+ * Why the body that follows a head with status 200 or 206 is not what was expected: a phrase, or
+ * NULL where it is. Of an object that has changed since @expected was learned, *changed is set.
  */
 const char *response_refuse(const struct response *response, const struct expectation *expected,
 			    bool *changed);

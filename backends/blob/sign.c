@@ -71,8 +71,8 @@ static const char *or_empty(const char *text)
 static void print_text(FILE *out, const struct azure_request *request, const char *path,
 		       const char *query)
 {
-	/* The headers that a GET might have, each on a line of its own: Content-Encoding, -Language,
-	 * -Length, -MD5, -Type, Date, If-Modified-Since; If-Match; If-None-Match;
+	/* The headers that a GET might have, each on a line of its own: Content-Encoding,
+	 * -Language, -Length, -MD5, -Type, Date, If-Modified-Since; If-Match; If-None-Match;
 	 * If-Unmodified-Since; Range. */
 	fprintf(out, "GET\n\n\n\n\n\n\n\n%s\n\n%s\n%s\n", or_empty(request->if_match),
 		or_empty(request->if_unmodified_since), or_empty(request->range));

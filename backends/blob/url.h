@@ -40,8 +40,8 @@ struct blob_url {
  *	azure://ACCOUNT/CONTAINER/BLOB[?QUERY]	at ENDPOINT, or https://ACCOUNT.blob.core.windows.net
  *	s3://BUCKET/KEY[?QUERY]			at ENDPOINT, or https://s3.REGION.amazonaws.com
  *
- * In the latter two, what is no letter, digit or one of -._~/ is percent-encoded, once: the path may
- * be written either way. Returns 0, or -1 with a sentence in @err and nothing to be freed. Any
+ * In the latter two, what is no letter, digit or one of -._~/ is percent-encoded, once: the path
+ * may be written either way. Returns 0, or -1 with a sentence in @err and nothing to be freed. Any
  * thread.
  */
 int blob_url_make(struct blob_url *url, const struct blob_place *place, struct err *err);
@@ -58,8 +58,8 @@ bool url_same_origin(const char *a, const char *b);
 /* Why a redirect of a request from @from to @to is not followed: a phrase, or NULL where it is. */
 const char *url_refuse_redirect(const char *from, const char *to);
 
-/* What @location, perhaps relative, means in a response to a request for @url; to be freed. NULL: it
- * is malformed, or there is no memory. */
+/* What @location, perhaps relative, means in a response to a request for @url; to be freed. NULL:
+ * it is malformed, or there is no memory. */
 char *url_resolve(const char *url, const char *location);
 
 /* @url with @query, which may be NULL, added to its query; to be freed. NULL: no memory. */

@@ -329,7 +329,8 @@ static void test_retried_task(void *argument)
 		set_rules(cases[i].rules);
 		before = requests_now();
 		is_right(&subject, 1000, 50000);
-		/* libcurl itself tries again where a connection that had been used before breaks. */
+		/* libcurl itself tries again where a connection that had been used before
+		 * breaks. */
 		CHECK(requests_now() - before >= cases[i].requests &&
 		      requests_now() - before <= cases[i].requests + 1);
 	}
