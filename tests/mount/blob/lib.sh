@@ -102,6 +102,7 @@ start_http_server() {
 
 # start_relay ARGUMENT...: relay.py, at $relay_port; what it prints goes to $work/relay.
 start_relay() {
+	rm -f "$work/relay"
 	start_server "$work/relay" python3 "$blob_folder/relay.py" "$@"
 	wait_for 10 test -s "$work/relay" || { cat "$work/relay"; return 1; }
 	read -r relay_port <"$work/relay"
