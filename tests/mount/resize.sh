@@ -174,9 +174,8 @@ path = slow.img
 size = 16M
 resizable = shrink
 [late]
-driver = delay
+driver = fault
 below = slow
-write_delay = 700ms
 [both]
 driver = prwrap
 below = late
@@ -188,12 +187,14 @@ EOT
 in_flight_when_cut() {
 	local beyond across
 
+	check setfattr -n user.diskfs.late.rules -v "write hang" "$mnt/a.img"
 	fileop -o direct "$mnt/a.img" pwrite 12M 64K 6 pread 12M 64K >"$work/beyond" &
 	beyond=$!
 	fileop -o direct "$mnt/a.img" pwrite 8176K 64K 7 >"$work/across" &
 	across=$!
-	wait_for 5 has_in_flight a.img write 2 || not_ok "no writes are under way"
+	wait_for 20 has_in_flight a.img write 2 || not_ok "no writes are under way"
 	check truncate -s 8M "$mnt/b.img"
+	check setfattr -n user.diskfs.late.rules -v "" "$mnt/b.img" # of a.img it would wait for the writes
 	wait $beyond
 	wait $across
 	check_output "ENOSPC
