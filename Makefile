@@ -54,8 +54,9 @@ CFLAGS_debug := -Og -g3
 CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 
-ALL_CFLAGS := -std=gnu11 -pthread -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=312 -D_FILE_OFFSET_BITS=64 \
-	      -DDISKFS_VERSION='"$(VERSION)"' $(WARNINGS) $(CFLAGS_$(V)) $(PKG_CFLAGS) $(CFLAGS)
+LANGUAGE := -std=gnu11 -pthread -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=312 -D_FILE_OFFSET_BITS=64 \
+	    -DDISKFS_VERSION='"$(VERSION)"'
+ALL_CFLAGS := $(LANGUAGE) $(WARNINGS) $(CFLAGS_$(V)) $(PKG_CFLAGS) $(CFLAGS)
 ALL_LDFLAGS := $(CFLAGS_$(V)) $(LDFLAGS_$(V)) -pthread $(LDFLAGS)
 
 # ---- program -----------------------------------------------------------------------------------
@@ -129,8 +130,8 @@ FUZZ_OBJECTS := $(patsubst %.c,$(FUZZ)/%.o,$(wildcard tests/lib/*.c) $(ROOMS) te
 $(FUZZ)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC  $@"
-	$(Q)clang -std=gnu11 -pthread -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=312 -D_FILE_OFFSET_BITS=64 \
-		$(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)clang $(LANGUAGE) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(PKG_CFLAGS) $(CFLAGS) \
+		-MMD -MP -c -o $@ $<
 
 $(FUZZ)/vhd: $(FUZZ_OBJECTS)
 	@echo "  LD  $@"
