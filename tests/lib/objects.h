@@ -12,4 +12,7 @@
  */
 const char *object_url(uint64_t length, bool ill, char url[static 200]);
 
+/* The same of a VHD of a disk of @size bytes, named as in vhd_recipe_named(), which has this content. */
+const char *object_url_of_image(uint64_t size, const char *image, char url[static 200]);
+
 #endif

@@ -6,7 +6,7 @@
 #define DEVICE_FLAGS (STACK_LASTS | STACK_OPAQUE)
 #define RAM_FLAGS    (STACK_SPARSE | STACK_WHOLE_READS)
 
-#define VHD_FLAGS  (FILE_FLAGS | STACK_512)
+#define VHD_FLAGS    (FILE_FLAGS | STACK_512)
 
 /* Of crypt without discards. */
 #define FILE_CRYPT_FLAGS (STACK_LASTS | STACK_DENSE)
@@ -158,6 +158,10 @@ const struct stack stacks[] = {
 	 STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS},
 	{"blob, requests fail at first", ILL_BLOB,
 	 STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS},
+	{"vhd, fixed, on blob", "vhd (blob image=fixed-512)",
+	 STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS | STACK_512},
+	{"vhd, dynamic, on blob", "vhd (blob image=dynamic-512)",
+	 STACK_READ_ONLY | STACK_LASTS | STACK_WHOLE_READS | STACK_512},
 	{"layered, ram on blob", "layered (ram, blob)", STACK_WHOLE_READS},
 	{"layered, ram on blob, requests fail at first", "layered (ram, " ILL_BLOB ")",
 	 STACK_WHOLE_READS},

@@ -34,7 +34,7 @@ struct node {
 	enum stack_place place;
 	unsigned tail;
 	bool noise;
-	char image[WORD_MAX]; /* TYPE-BLOCKSIZE: what the file holds is a VHD */
+	char image[WORD_MAX]; /* TYPE-BLOCKSIZE: what the file or object holds is a VHD */
 	bool ill;
 	bool port;
 	bool partition;
@@ -165,17 +165,11 @@ static const char *const beside[] = {"", "-wal", "-shm", "-journal", "-1", "-2"}
 /* Makes a VHD of the file at @path. */
 static void image_make(const char *path, const struct node *node, uint64_t size)
 {
-	uint32_t block_size = (uint32_t)strtoul(strchr(node->image, '-') + 1, NULL, 10) * 1024;
 	bool is_deep = strncmp(node->image, "differencing", 12) == 0;
-	struct vhd_recipe recipe = {
-		.type = strncmp(node->image, "fixed", 5) == 0 ? VHD_FIXED : VHD_DYNAMIC,
-		.size = size,
-		.block_size = block_size,
-		.id = 1,
-	};
+	struct vhd_recipe recipe = vhd_recipe_named(node->image, size);
 
 	if (is_deep)
-		vhd_make_chain(path, size, block_size, CHAIN_DEPTH, node->noise ? 77 : 0);
+		vhd_make_chain(path, size, recipe.block_size, CHAIN_DEPTH, node->noise ? 77 : 0);
 	else
 		vhd_make(path, &recipe);
 }
@@ -312,7 +306,9 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 		node_option(node, "size", text);
 	}
 	if (option_find(driver->options, "url"))
-		node_option(node, "url", object_url(size + node->tail, node->ill, url));
+		node_option(node, "url",
+			    node->image[0] ? object_url_of_image(size, node->image, url)
+					   : object_url(size + node->tail, node->ill, url));
 	assert(!has_path || instance->file_count < INSTANCE_FILES_MAX);
 	path = instance->paths[instance->file_count];
 	if (!has_path || path[0])

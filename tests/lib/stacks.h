@@ -43,7 +43,7 @@ struct stack {
 	 * size (differencing: with parents beside it, which are full of noise if it says so).
 	 * `blockdev` stands on a loop device of such a file, or with the word "partition" on a
 	 * partition of one. `blob` stands on an object of a server in the program, full of noise, with
-	 * a tail as well; the word "ill" is for one whose requests often fail the first time. The word
+	 * a tail or an image (fixed or dynamic) as well; the word "ill" is for one whose requests often fail the first time. The word
 	 * "port" stands for a port on top of the
 	 * disk. as=NAME gives a disk another name than its driver's, for those who name the disks
 	 * below; a list of names is NAME+NAME.

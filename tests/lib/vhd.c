@@ -105,7 +105,26 @@ static void put_header(const struct vhd_recipe *recipe, const struct place *plac
 /* The data of a block, all of it. */
 static void block_data(const struct vhd_recipe *recipe, uint32_t block, uint8_t *data)
 {
-	pattern_fill(data, block_size_of(recipe), recipe->fill_seed * 1000 + block);
+	uint32_t block_size = block_size_of(recipe);
+	uint64_t at = (uint64_t)block * block_size;
+	size_t part = min_u64(block_size, recipe->size - at);
+
+	if (!recipe->data) {
+		pattern_fill(data, block_size, recipe->fill_seed * 1000 + block);
+		return;
+	}
+	memcpy(data, recipe->data + at, part);
+	memset(data + part, 0, block_size - part);
+}
+
+struct vhd_recipe vhd_recipe_named(const char *name, uint64_t size)
+{
+	return (struct vhd_recipe){
+		.type = strncmp(name, "fixed", 5) == 0 ? VHD_FIXED : VHD_DYNAMIC,
+		.size = size,
+		.block_size = (uint32_t)strtoul(strchr(name, '-') + 1, NULL, 10) * 1024,
+		.id = 1,
+	};
 }
 
 static bool sector_is_valid(const struct vhd_recipe *recipe, uint32_t sector)
@@ -187,7 +206,8 @@ void vhd_overlay(const struct vhd_recipe *recipe, uint8_t *disk, size_t size)
 	for (uint32_t i = 0; (uint64_t)i * block_size < end; i++) {
 		uint64_t first = (uint64_t)i * block_size;
 
-		if (recipe->type == VHD_FIXED ? !recipe->fill_seed : !block_is_filled(recipe, i))
+		if (recipe->type == VHD_FIXED ? !recipe->fill_seed && !recipe->data
+					      : !block_is_filled(recipe, i))
 			continue;
 		block_data(recipe, i, data);
 		for (uint32_t s = 0; s < block_size / VHD_SECTOR; s++) {

@@ -20,6 +20,7 @@ struct vhd_recipe {
 	 * fill_bits as each byte of the bitmap. */
 	uint64_t fill_seed;
 	uint8_t fill_blocks, fill_bits;
+	const uint8_t *data;   /* instead of noise: what the disk holds, of `size` bytes */
 	bool noise_below_bits; /* what is not valid is full of something else, not of zeros */
 	/* Of a differencing image. */
 	uint8_t parent_id;
@@ -27,6 +28,9 @@ struct vhd_recipe {
 	const char *parent_relative, *parent_absolute; /* in locators, as they are */
 	const char *parent_name;
 };
+
+/* Of an image that is named TYPE-KIB, by its type and the size of its blocks; without data. */
+struct vhd_recipe vhd_recipe_named(const char *name, uint64_t size);
 
 /* The file's bytes, to be freed. */
 uint8_t *vhd_bytes(const struct vhd_recipe *recipe, size_t *length);
