@@ -7,29 +7,21 @@ a loop device hands every request to a thread of the kernel, so the same ratio w
 beside it. On tmpfs, where only the processor counts, against qemu-storage-daemon on the same device.
 """
 
-import contextlib
 import os
 import re
 import tempfile
 
 from benchlib.measure import make_file, scale_pairs
 from benchlib.rivals import BARS, ROWS
-from benchlib.subjects import diskfs_of, loop_device, mounted, settings_text
+from benchlib.subjects import diskfs_of, loop_device, qsd_export, settings_text
 
 # What the other way through the same daemon may cost.
 LEAST_OF_FILE = 0.9
 
 
-@contextlib.contextmanager
 def qsd_device(device, folder):
-    path = os.path.join(folder, "qsd.img")
-    open(path, "w", encoding="utf-8").close()
-    with mounted(["qemu-storage-daemon", "--object", "iothread,id=io",
-                  "--blockdev", f"driver=host_device,node-name=disk,filename={device},aio=io_uring,"
-                  "cache.direct=on,locking=off,discard=unmap",
-                  "--export", f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on,"
-                  "iothread=io"], path, path + ".log"):
-        yield path
+    return qsd_export(folder, f"driver=host_device,node-name=disk,filename={device},aio=io_uring,"
+                              "cache.direct=on,locking=off,discard=unmap")
 
 
 def least_of_qsd(row):

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 
 from benchlib.measure import fio, progress, resident_kib, scale_pairs, scale_row
-from benchlib.subjects import diskfs_of, mounted, settings_text
+from benchlib.subjects import diskfs_of, qsd_export, settings_text
 
 READ = ("read", ["--rw=randread", "--bs=4k", "--iodepth=32"], "kIOPS")
 
@@ -102,21 +102,16 @@ def scale_ram_memory(folder, options):
 
 @contextlib.contextmanager
 def qcow2_overlay(base, folder):
-    overlay, path = os.path.join(folder, "overlay.qcow2"), os.path.join(folder, "overlay.img")
+    overlay = os.path.join(folder, "overlay.qcow2")
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", overlay],
                    check=True)
-    open(path, "w", encoding="utf-8").close()
-    with mounted(["qemu-storage-daemon", "--object", "iothread,id=io",
-                  "--blockdev", f"driver=file,node-name=file,filename={overlay},aio=io_uring",
-                  "--blockdev", f"driver=file,node-name=base-file,filename={base},aio=io_uring,"
-                  "read-only=on,locking=off",
-                  "--blockdev", "driver=raw,node-name=base,file=base-file,read-only=on",
-                  "--blockdev", "driver=qcow2,node-name=disk,file=file,backing=base",
-                  "--export", f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on,"
-                  "iothread=io"], path, path + ".log"):
+    with qsd_export(folder, f"driver=file,node-name=file,filename={overlay},aio=io_uring",
+                    f"driver=file,node-name=base-file,filename={base},aio=io_uring,"
+                    "read-only=on,locking=off",
+                    "driver=raw,node-name=base,file=base-file,read-only=on",
+                    "driver=qcow2,node-name=disk,file=file,backing=base") as path:
         yield path
     os.unlink(overlay)
-    os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -97,16 +97,26 @@ def diskfs_with(*settings):
 
 
 @contextlib.contextmanager
-def qsd(backing, folder, _):
+def qsd_export(folder, *blockdevs, options=()):
+    """qemu-storage-daemon: the file that is its block device "disk", with one iothread."""
     # It mounts over a file.
     path = os.path.join(folder, "qsd.img")
     open(path, "w", encoding="utf-8").close()
-    with mounted(["qemu-storage-daemon", "--object", "iothread,id=io",
-                  "--blockdev", f"driver=file,node-name=disk,filename={backing},aio=io_uring,"
-                  "locking=off,discard=unmap",
-                  "--export", f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on,"
-                  "iothread=io"], path, path + ".log"):
-        yield path
+    command = ["qemu-storage-daemon", "--object", "iothread,id=io", *options]
+    for blockdev in blockdevs:
+        command += ["--blockdev", blockdev]
+    command += ["--export", f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on,"
+                            "iothread=io"]
+    try:
+        with mounted(command, path, path + ".log"):
+            yield path
+    finally:
+        os.unlink(path)
+
+
+def qsd(backing, folder, _):
+    return qsd_export(folder, f"driver=file,node-name=disk,filename={backing},aio=io_uring,"
+                              "locking=off,discard=unmap")
 
 
 @contextlib.contextmanager

@@ -4,14 +4,13 @@ A dynamic VHD: against qemu-storage-daemon on the same image, against the raw fi
 writes to a new one, against those to a sparse file.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 
 from benchlib.layers import fill
 from benchlib.measure import progress, scale_pairs, scale_row
-from benchlib.subjects import Failure, diskfs_of, mounted, settings_text
+from benchlib.subjects import Failure, diskfs_of, qsd_export, settings_text
 
 ROWS = (
     ("4 KiB random read, depth 32", ("read", ["--rw=randread", "--bs=4k", "--iodepth=32"], "kIOPS"), 3),
@@ -32,18 +31,10 @@ def make_image(path, size):
                     path, str(size)], check=True)
 
 
-@contextlib.contextmanager
 def qsd_vpc(image, folder):
-    path = os.path.join(folder, "vpc.img")
-    open(path, "w", encoding="utf-8").close()
-    with mounted(["qemu-storage-daemon", "--object", "iothread,id=io",
-                  "--blockdev", f"driver=file,node-name=file,filename={image},aio=io_uring,"
-                  "locking=off",
-                  "--blockdev", "driver=vpc,node-name=disk,file=file",
-                  "--export", f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on,"
-                  "iothread=io"], path, path + ".log"):
-        yield path
-    os.unlink(path)
+    return qsd_export(folder,
+                      f"driver=file,node-name=file,filename={image},aio=io_uring,locking=off",
+                      "driver=vpc,node-name=disk,file=file")
 
 
 def vhd_text(image):

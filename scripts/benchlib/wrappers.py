@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What wrappers cost: crypt, striped, delay."""
 
-import contextlib
 import os
 import re
 import statistics
@@ -9,7 +8,7 @@ import subprocess
 import time
 
 from benchlib.measure import daemon_work, fio, make_file, progress, scale_pairs, scale_row
-from benchlib.subjects import diskfs_of, mounted, settings_text
+from benchlib.subjects import diskfs_of, qsd_export, settings_text
 
 
 def openssl_speed(unit, options):
@@ -79,17 +78,11 @@ def scale_crypt_requests(folder, options):
     return rows
 
 
-@contextlib.contextmanager
 def qsd_luks(volume, secret, folder):
-    path = os.path.join(folder, "qsd.img")
-    open(path, "w", encoding="utf-8").close()
-    with mounted(["qemu-storage-daemon", "--object", "iothread,id=io",
-                  "--object", f"secret,id=secret,file={secret}",
-                  "--blockdev", f"driver=file,node-name=file,filename={volume},aio=io_uring,locking=off",
-                  "--blockdev", "driver=luks,node-name=disk,file=file,key-secret=secret",
-                  "--export", f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on,"
-                  "iothread=io"], path, path + ".log"):
-        yield path
+    return qsd_export(
+        folder, f"driver=file,node-name=file,filename={volume},aio=io_uring,locking=off",
+        "driver=luks,node-name=disk,file=file,key-secret=secret",
+        options=["--object", f"secret,id=secret,file={secret}"])
 
 
 def scale_crypt_luks(folder, options):
