@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Resize: waiters wake exactly once with the new count, disks above are told and the last word is the
- * last, close ends waiters; what is asked for; the end of requests beyond a smaller end. */
+ * last, close ends waiters; what is asked for. (Requests beyond a smaller end: resize_drain.c.) */
 #include "core/disk.h"
 
 #include <setjmp.h>
