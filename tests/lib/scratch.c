@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "tests/lib/run.h"
 
 static char scratch_path[] = "/dev/shm/diskfs-test.XXXXXX";
 
@@ -32,6 +33,19 @@ void scratch_leave(void)
 	closedir(folder);
 	assert_int_equal(chdir("/"), 0);
 	assert_int_equal(rmdir(scratch_path), 0);
+}
+
+int scratch_enter_4_workers(void **state)
+{
+	scratch_enter();
+	return setup_4_workers(state);
+}
+
+int scratch_leave_workers(void **state)
+{
+	teardown_workers(state);
+	scratch_leave();
+	return 0;
 }
 
 void scratch_write(const char *name, const void *data, size_t length)

@@ -13,6 +13,10 @@ void scratch_enter(void);
 /* Removes it with all the files in it. */
 void scratch_leave(void);
 
+/* Of a group of tests: in such a folder, with workers (run.h). */
+int scratch_enter_4_workers(void **state);
+int scratch_leave_workers(void **state);
+
 /* Writes a file of that name into the working directory. */
 void scratch_write(const char *name, const void *data, size_t length);
 

@@ -406,15 +406,7 @@ static int enter(void **state)
 		seed = strtoull(text, NULL, 0);
 	if (getenv("LONG") && getenv("LONG")[0])
 		factor = 10;
-	scratch_enter();
-	return setup_4_workers(state);
-}
-
-static int leave(void **state)
-{
-	teardown_workers(state);
-	scratch_leave();
-	return 0;
+	return scratch_enter_4_workers(state);
 }
 
 int main(void)
@@ -426,5 +418,5 @@ int main(void)
 		cmocka_unit_test(test_idle),	    cmocka_unit_test(test_alone),
 	};
 
-	return cmocka_run_group_tests(tests, enter, leave);
+	return cmocka_run_group_tests(tests, enter, scratch_leave_workers);
 }

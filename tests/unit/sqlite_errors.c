@@ -532,15 +532,7 @@ static int enter(void **state)
 	if (getenv("LONG") && getenv("LONG")[0])
 		factor = 20;
 	vfs_install();
-	scratch_enter();
-	return setup_4_workers(state);
-}
-
-static int leave(void **state)
-{
-	teardown_workers(state);
-	scratch_leave();
-	return 0;
+	return scratch_enter_4_workers(state);
 }
 
 int main(void)
@@ -553,5 +545,5 @@ int main(void)
 		cmocka_unit_test(test_full),
 	};
 
-	return cmocka_run_group_tests(tests, enter, leave);
+	return cmocka_run_group_tests(tests, enter, scratch_leave_workers);
 }

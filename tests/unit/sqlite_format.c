@@ -423,19 +423,6 @@ static void test_content_of_layer_task(void *argument)
 }
 RUN_IN_TASK(test_content_of_layer)
 
-static int enter(void **state)
-{
-	scratch_enter();
-	return setup_4_workers(state);
-}
-
-static int leave(void **state)
-{
-	teardown_workers(state);
-	scratch_leave();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -450,5 +437,5 @@ int main(void)
 		cmocka_unit_test(test_content_of_layer),
 	};
 
-	return cmocka_run_group_tests(tests, enter, leave);
+	return cmocka_run_group_tests(tests, scratch_enter_4_workers, scratch_leave_workers);
 }

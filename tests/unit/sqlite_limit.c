@@ -102,19 +102,6 @@ static void test_limit_of_many(void **state)
 	run_task(limit_end, &layer);
 }
 
-static int enter(void **state)
-{
-	scratch_enter();
-	return setup_4_workers(state);
-}
-
-static int leave(void **state)
-{
-	teardown_workers(state);
-	scratch_leave();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -122,5 +109,5 @@ int main(void)
 		cmocka_unit_test(test_limit_of_many),
 	};
 
-	return cmocka_run_group_tests(tests, enter, leave);
+	return cmocka_run_group_tests(tests, scratch_enter_4_workers, scratch_leave_workers);
 }

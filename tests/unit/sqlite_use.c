@@ -337,19 +337,6 @@ static void test_create_race(void **state)
 	}
 }
 
-static int enter(void **state)
-{
-	scratch_enter();
-	return setup_4_workers(state);
-}
-
-static int leave(void **state)
-{
-	teardown_workers(state);
-	scratch_leave();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -358,5 +345,5 @@ int main(void)
 		cmocka_unit_test(test_journal),	      cmocka_unit_test(test_create_race),
 	};
 
-	return cmocka_run_group_tests(tests, enter, leave);
+	return cmocka_run_group_tests(tests, scratch_enter_4_workers, scratch_leave_workers);
 }

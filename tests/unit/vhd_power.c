@@ -556,13 +556,6 @@ static int enter(void **state)
 	return setup_1_worker(state);
 }
 
-static int leave(void **state)
-{
-	teardown_workers(state);
-	scratch_leave();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -570,5 +563,5 @@ int main(void)
 		cmocka_unit_test(test_differencing),
 	};
 
-	return cmocka_run_group_tests(tests, enter, leave);
+	return cmocka_run_group_tests(tests, enter, scratch_leave_workers);
 }
