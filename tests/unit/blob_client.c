@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The client of a remote object against a server of the tests' own, over HTTP/1.1: right answers,
- * wrong ones, those that come after another try, and those that never come. */
+/* The client of a remote object: right answers, wrong ones, those that come after another try, and
+ * those that never come. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -8,122 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "backends/blob/client.h"
 #include "core/task.h"
 #include "core/worker.h"
 #include "tests/lib/check.h"
-#include "tests/lib/http.h"
 #include "tests/lib/run.h"
+#include "tests/lib/subject.h"
 
-#define LENGTH ((size_t)1024 * 1024)
-#define ETAG   "\"one\""
-#define NS_MS  (NS_PER_S / 1000)
-
-static char content[LENGTH];
-static struct http_server *server;
-static const struct http_object object = {content, LENGTH, ETAG, 784111740};
-
-/* A client of the object, with timeouts for tests. */
-struct subject {
-	char url[200];
-	struct credentials credentials;
-	struct client_options options;
-	struct blob_client *client;
-	struct err err;
-};
-
-static void subject_init(struct subject *subject, const char *path)
-{
-	*subject = (struct subject){.client = NULL};
-	http_url(server, path, subject->url);
-	http_put(server, "/o", &object);
-	subject->options = (struct client_options){
-		.exchange =
-			{
-				.url = subject->url,
-				.credentials = &subject->credentials,
-				.region = "r",
-				.verify = true,
-				.connect_timeout_ns = NS_PER_S,
-				.low_speed = 1000,
-				.low_speed_time_ns = NS_PER_S,
-			},
-		.shown = "the object",
-		.node = "node",
-		.max_requests = 8,
-		.retries = 3,
-		.retry_delay_ns = NS_MS,
-		.retry_delay_max_ns = 4 * NS_MS,
-		.timeout_ns = 8 * NS_PER_S,
-	};
-}
-
-static bool subject_open(struct subject *subject)
-{
-	http_rules(server, "");
-	subject->client = client_open(&subject->options, &subject->err);
-	if (!CHECK(subject->client))
-		print_error("%s\n", subject->err.text);
-	return subject->client != NULL;
-}
-
-static bool subject_ready(struct subject *subject)
-{
-	subject_init(subject, "/o");
-	return subject_open(subject);
-}
-
-static void set_rules(const char *rules)
-{
-	const char *wrong = http_rules(server, rules);
-
-	check_context("%s", rules);
-	if (!CHECK(!wrong))
-		print_error("wrong: %s\n", wrong);
-}
-
-/* Reads into @data, which is all ones before. */
-static int get(struct subject *subject, void *data, uint64_t offset, size_t length)
-{
-	struct iovec iov;
-	struct sg sg = sg_of(&iov, data, length);
-
-	memset(data, 0xff, length);
-	return blob_fetch(subject->client, offset, &sg);
-}
-
-static bool is_right(struct subject *subject, uint64_t offset, size_t length)
-{
-	char *data = malloc(length);
-	bool right = CHECK_OK(get(subject, data, offset, length)) &&
-		     CHECK(memcmp(data, content + offset, length) == 0);
-
-	free(data);
-	return right;
-}
-
-/* The error of a read, and that it has left nothing wrong behind. */
-static bool fails(struct subject *subject, uint64_t offset, size_t length)
-{
-	unsigned char *data = malloc(length);
-	bool failed = CHECK_KIND(get(subject, data, offset, length), ERROR_IO);
-
-	for (size_t i = 0; i < length; i++)
-		if (data[i] != 0xff && data[i] != (unsigned char)content[offset + i]) {
-			failed = CHECK(!"wrong bytes have landed");
-			break;
-		}
-	free(data);
-	return failed;
-}
-
-static unsigned requests_now(void)
-{
-	struct http_counts counts;
-
-	http_counts(server, &counts);
-	return counts.requests;
-}
+#define NS_MS (NS_PER_S / 1000)
 
 /* ---- Right answers. ---- */
 
@@ -136,18 +27,19 @@ static void test_reads_task(void *argument)
 	(void)argument;
 	if (!subject_ready(&subject))
 		return;
-	CHECK_EQ(client_length(subject.client), LENGTH);
-	CHECK_TEXT(client_validator(subject.client)->etag, ETAG);
+	CHECK_EQ(client_length(subject.client), SUBJECT_LENGTH);
+	CHECK_TEXT(client_validator(subject.client)->etag, SUBJECT_ETAG);
 	for (unsigned i = 0; i < 200; i++) {
-		uint64_t offset = random_below(&random, LENGTH);
+		uint64_t offset = random_below(&random, SUBJECT_LENGTH);
 
-		is_right(&subject, offset,
-			 1 + random_below(&random, min_u64(LENGTH - offset, 65536)));
+		subject_is_right(&subject, offset,
+				 1 + random_below(&random,
+						  min_u64(SUBJECT_LENGTH - offset, 65536)));
 	}
-	is_right(&subject, 0, LENGTH);
-	is_right(&subject, LENGTH - 1, 1);
+	subject_is_right(&subject, 0, SUBJECT_LENGTH);
+	subject_is_right(&subject, SUBJECT_LENGTH - 1, 1);
 	/* One after the other needs one connection. */
-	http_counts(server, &counts);
+	http_counts(subject_server, &counts);
 	client_close(subject.client);
 	CHECK(counts.open <= 1);
 }
@@ -165,7 +57,7 @@ static void test_pieces_task(void *argument)
 	if (!subject_ready(&subject))
 		return;
 	CHECK_OK(blob_fetch(subject.client, 777, &sg));
-	CHECK(memcmp(data, content + 777, sizeof(data)) == 0);
+	CHECK(memcmp(data, subject_content + 777, sizeof(data)) == 0);
 	client_close(subject.client);
 }
 RUN_IN_TASK(test_pieces)
@@ -181,12 +73,12 @@ static void test_request_task(void *argument)
 	(void)argument;
 	if (!subject_ready(&subject))
 		return;
-	before = requests_now();
-	is_right(&subject, 512, 1024);
-	if (CHECK(http_request(server, before, &request))) {
+	before = subject_requests();
+	subject_is_right(&subject, 512, 1024);
+	if (CHECK(http_request(subject_server, before, &request))) {
 		CHECK_TEXT(request.method, "GET");
 		CHECK(request.ranged && request.first == 512 && request.last == 1535);
-		CHECK_TEXT(http_header(&request, "If-Match", value), ETAG);
+		CHECK_TEXT(http_header(&request, "If-Match", value), SUBJECT_ETAG);
 		CHECK_TEXT(http_header(&request, "Accept-Encoding", value), "identity");
 		CHECK(!http_header(&request, "Authorization", value));
 		CHECK(!http_header(&request, "If-Unmodified-Since", value));
@@ -205,23 +97,23 @@ static void test_weak_validators_task(void *argument)
 
 	(void)argument;
 	for (size_t i = 0; i < ARRAY_SIZE(tags); i++) {
-		struct http_object weak = {content, LENGTH, tags[i], 784111740};
+		struct http_object weak = {subject_content, SUBJECT_LENGTH, tags[i], 784111740};
 		unsigned before;
 
 		subject_init(&subject, "/weak");
-		http_put(server, "/weak", &weak);
+		http_put(subject_server, "/weak", &weak);
 		if (!subject_open(&subject))
 			return;
-		before = requests_now();
-		is_right(&subject, 0, 512);
-		if (CHECK(http_request(server, before, &request))) {
+		before = subject_requests();
+		subject_is_right(&subject, 0, 512);
+		if (CHECK(http_request(subject_server, before, &request))) {
 			CHECK(!http_header(&request, "If-Match", value));
 			CHECK_TEXT(http_header(&request, "If-Unmodified-Since", value),
 				   "Sun, 06 Nov 1994 08:49:00 GMT");
 		}
 		weak.modified++;
-		http_put(server, "/weak", &weak);
-		fails(&subject, 0, 512);
+		http_put(subject_server, "/weak", &weak);
+		subject_fails(&subject, 0, 512);
 		client_close(subject.client);
 	}
 }
@@ -267,13 +159,13 @@ static void test_refused_task(void *argument)
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
 		unsigned before;
 
-		set_rules(rules[i]);
-		before = requests_now();
-		fails(&subject, 512, 2048);
-		CHECK_EQ(requests_now() - before, 1);
-		set_rules("");
+		subject_rules(rules[i]);
+		before = subject_requests();
+		subject_fails(&subject, 512, 2048);
+		CHECK_EQ(subject_requests() - before, 1);
+		subject_rules("");
 		check_context("after %s", rules[i]);
-		is_right(&subject, 512, 2048);
+		subject_is_right(&subject, 512, 2048);
 	}
 	client_close(subject.client);
 }
@@ -281,17 +173,17 @@ RUN_IN_TASK(test_refused)
 
 static void test_replaced_task(void *argument)
 {
-	struct http_object other = object;
+	struct http_object other = subject_object;
 	struct subject subject;
 
 	(void)argument;
 	if (!subject_ready(&subject))
 		return;
 	other.etag = "\"two\"";
-	http_put(server, "/o", &other);
-	fails(&subject, 0, 4096);
-	http_put(server, "/o", &object);
-	is_right(&subject, 0, 4096);
+	http_put(subject_server, "/o", &other);
+	subject_fails(&subject, 0, 4096);
+	http_put(subject_server, "/o", &subject_object);
+	subject_is_right(&subject, 0, 4096);
 	client_close(subject.client);
 }
 RUN_IN_TASK(test_replaced)
@@ -326,13 +218,13 @@ static void test_retried_task(void *argument)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		unsigned before;
 
-		set_rules(cases[i].rules);
-		before = requests_now();
-		is_right(&subject, 1000, 50000);
+		subject_rules(cases[i].rules);
+		before = subject_requests();
+		subject_is_right(&subject, 1000, 50000);
 		/* libcurl itself tries again where a connection that had been used before
 		 * breaks. */
-		CHECK(requests_now() - before >= cases[i].requests &&
-		      requests_now() - before <= cases[i].requests + 1);
+		CHECK(subject_requests() - before >= cases[i].requests &&
+		      subject_requests() - before <= cases[i].requests + 1);
 	}
 	client_close(subject.client);
 }
@@ -351,10 +243,10 @@ static void test_complete_task(void *argument)
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
 		unsigned before;
 
-		set_rules(rules[i]);
-		before = requests_now();
-		is_right(&subject, 1000, 50000);
-		CHECK_EQ(requests_now() - before, 1);
+		subject_rules(rules[i]);
+		before = subject_requests();
+		subject_is_right(&subject, 1000, 50000);
+		CHECK_EQ(subject_requests() - before, 1);
 	}
 	client_close(subject.client);
 }
@@ -370,10 +262,10 @@ static void test_resumed_task(void *argument)
 	(void)argument;
 	if (!subject_ready(&subject))
 		return;
-	set_rules("body=30000 reset times=1; body=100 close times=1");
-	before = requests_now();
-	is_right(&subject, 1000, 50000);
-	if (CHECK(http_request(server, before + 1, &request)))
+	subject_rules("body=30000 reset times=1; body=100 close times=1");
+	before = subject_requests();
+	subject_is_right(&subject, 1000, 50000);
+	if (CHECK(http_request(subject_server, before + 1, &request)))
 		CHECK(request.first > 1000 && request.first <= 31000 && request.last == 50999);
 	client_close(subject.client);
 }
@@ -390,10 +282,10 @@ static void test_budget_task(void *argument)
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
 		unsigned before, used;
 
-		set_rules(rules[i]);
-		before = requests_now();
-		fails(&subject, 0, 512);
-		used = requests_now() - before;
+		subject_rules(rules[i]);
+		before = subject_requests();
+		subject_fails(&subject, 0, 512);
+		used = subject_requests() - before;
 		CHECK(used >= 4 && used <= 8);
 	}
 	client_close(subject.client);
@@ -409,17 +301,17 @@ static void test_retry_after_task(void *argument)
 	(void)argument;
 	if (!subject_ready(&subject))
 		return;
-	set_rules("status=429 header=Retry-After:%201 times=1");
+	subject_rules("status=429 header=Retry-After:%201 times=1");
 	begin = now_ns();
-	is_right(&subject, 0, 512);
+	subject_is_right(&subject, 0, 512);
 	CHECK(now_ns() - begin >= NS_PER_S);
 	/* No time for that: an error at once. */
-	set_rules("status=503 header=Retry-After:%20100");
+	subject_rules("status=503 header=Retry-After:%20100");
 	begin = now_ns();
-	fails(&subject, 0, 512);
+	subject_fails(&subject, 0, 512);
 	CHECK(now_ns() - begin < 2 * NS_PER_S);
-	set_rules("status=503 header=Retry-After:%2099999999999999999999");
-	fails(&subject, 0, 512);
+	subject_rules("status=503 header=Retry-After:%2099999999999999999999");
+	subject_fails(&subject, 0, 512);
 	client_close(subject.client);
 }
 RUN_IN_TASK(test_retry_after)
@@ -440,8 +332,8 @@ static void test_stalls_task(void *argument)
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
 		uint64_t begin = now_ns();
 
-		set_rules(rules[i]);
-		is_right(&subject, 0, 2000);
+		subject_rules(rules[i]);
+		subject_is_right(&subject, 0, 2000);
 		CHECK(now_ns() - begin < 5 * NS_PER_S);
 	}
 	client_close(subject.client);
@@ -464,159 +356,14 @@ static void test_timeout_task(void *argument)
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
 		uint64_t begin = now_ns(), end;
 
-		set_rules(rules[i]);
-		fails(&subject, 0, 100000);
+		subject_rules(rules[i]);
+		subject_fails(&subject, 0, 100000);
 		end = now_ns();
 		CHECK(end - begin > NS_PER_S / 4 && end - begin < 3 * NS_PER_S);
 	}
 	client_close(subject.client);
 }
 RUN_IN_TASK(test_timeout)
-
-/* ---- Redirects. ---- */
-
-static void test_redirects_task(void *argument)
-{
-	struct http_request request;
-	struct subject subject;
-	unsigned before;
-
-	(void)argument;
-	subject_init(&subject, "/moved?secret");
-	http_put(server, "/moved", &object);
-	if (!subject_open(&subject))
-		return;
-	/* Each request begins at the beginning, whatever the last one has found. */
-	set_rules("path=/moved location=/o status=308");
-	for (unsigned i = 0; i < 2; i++) {
-		before = requests_now();
-		is_right(&subject, 100, 1000);
-		CHECK_EQ(requests_now() - before, 2);
-		if (CHECK(http_request(server, before + 1, &request)))
-			CHECK_TEXT(request.target, "/o");
-	}
-	for (unsigned status = 301; status <= 308; status += status == 303 ? 4 : 1) {
-		char rules[100];
-
-		snprintf(rules, sizeof(rules), "path=/moved location=/o status=%u", status);
-		set_rules(rules);
-		is_right(&subject, 100, 1000);
-	}
-	/* A loop ends. */
-	set_rules("location=/moved");
-	before = requests_now();
-	fails(&subject, 0, 512);
-	CHECK_EQ(requests_now() - before, 11);
-	client_close(subject.client);
-}
-RUN_IN_TASK(test_redirects)
-
-/* A password goes to the host that it is for, and nowhere else. */
-static void test_redirect_credentials_task(void *argument)
-{
-	struct http_server *other = http_start();
-	struct http_request request;
-	struct subject subject;
-	char rules[300], url[200], value[1024];
-	unsigned before;
-
-	(void)argument;
-	if (!CHECK(other))
-		return;
-	subject_init(&subject, "/o");
-	subject.credentials.user = "me";
-	subject.credentials.password = "hush";
-	http_put(other, "/o", &object);
-	if (subject_open(&subject)) {
-		before = requests_now();
-		snprintf(rules, sizeof(rules), "location=%s", http_url(other, "/o", url));
-		set_rules(rules);
-		is_right(&subject, 0, 512);
-		if (CHECK(http_request(server, before, &request)))
-			CHECK_TEXT(http_header(&request, "Authorization", value),
-				   "Basic bWU6aHVzaA==");
-		if (CHECK(http_request(other, 0, &request)))
-			CHECK(!http_header(&request, "Authorization", value));
-		set_rules("path=/o location=/p times=1; path=/p location=/o times=1");
-		before = requests_now();
-		is_right(&subject, 0, 512);
-		if (CHECK(http_request(server, before + 2, &request)))
-			CHECK_TEXT(http_header(&request, "Authorization", value),
-				   "Basic bWU6aHVzaA==");
-		client_close(subject.client);
-	}
-	http_stop(other);
-}
-RUN_IN_TASK(test_redirect_credentials)
-
-/* ---- Signatures. ---- */
-
-static void test_s3_headers_task(void *argument)
-{
-	struct http_server *other = http_start();
-	struct http_request request;
-	struct subject subject;
-	char rules[300], url[200], value[1024];
-	unsigned before;
-
-	(void)argument;
-	if (!CHECK(other))
-		return;
-	subject_init(&subject, "/o");
-	subject.options.exchange.store = BLOB_S3;
-	subject.credentials.user = "AK";
-	subject.credentials.password = "hush";
-	subject.credentials.session_token = "token";
-	http_put(other, "/o", &object);
-	before = requests_now();
-	if (subject_open(&subject)) {
-		if (CHECK(http_request(server, before, &request))) {
-			CHECK(strncmp(http_header(&request, "Authorization", value),
-				      "AWS4-HMAC-SHA256 Credential=AK/", 31) == 0);
-			CHECK(strstr(value, "/r/s3/aws4_request"));
-			CHECK_TEXT(http_header(&request, "x-amz-security-token", value), "token");
-			CHECK(http_header(&request, "x-amz-content-sha256", value));
-			CHECK(!strstr(request.head, "hush"));
-		}
-		/* Elsewhere nothing of it is shown. */
-		snprintf(rules, sizeof(rules), "location=%s", http_url(other, "/o", url));
-		set_rules(rules);
-		is_right(&subject, 0, 512);
-		if (CHECK(http_request(other, 0, &request))) {
-			CHECK(!http_header(&request, "Authorization", value));
-			CHECK(!http_header(&request, "x-amz-security-token", value));
-		}
-		client_close(subject.client);
-	}
-	http_stop(other);
-}
-RUN_IN_TASK(test_s3_headers)
-
-static void test_azure_headers_task(void *argument)
-{
-	struct http_request request;
-	struct subject subject;
-	char value[1024];
-	unsigned before;
-
-	(void)argument;
-	subject_init(&subject, "/o");
-	subject.options.exchange.store = BLOB_AZURE;
-	subject.options.exchange.account = "acct";
-	subject.credentials.account_key = (const unsigned char *)"hush";
-	subject.credentials.account_key_length = 4;
-	before = requests_now();
-	if (!subject_open(&subject))
-		return;
-	if (CHECK(http_request(server, before, &request))) {
-		CHECK(strncmp(http_header(&request, "Authorization", value),
-			      "SharedKey acct:", 15) == 0);
-		CHECK(http_header(&request, "x-ms-date", value));
-		CHECK(http_header(&request, "x-ms-version", value));
-	}
-	client_close(subject.client);
-}
-RUN_IN_TASK(test_azure_headers)
 
 /* ---- Opening. ---- */
 
@@ -640,7 +387,7 @@ static void test_open_errors_task(void *argument)
 	(void)argument;
 	subject_init(&subject, "/o");
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		set_rules(cases[i].rules);
+		subject_rules(cases[i].rules);
 		subject.err.text[0] = '\0';
 		CHECK(!client_open(&subject.options, &subject.err));
 		if (!CHECK(strstr(subject.err.text, cases[i].why)))
@@ -685,11 +432,11 @@ static void crowd_read(unsigned index, void *argument)
 	char *data = malloc(65536);
 
 	for (unsigned i = 0; i < 10; i++) {
-		uint64_t offset = random_below(&random, LENGTH);
-		size_t length = 1 + random_below(&random, min_u64(LENGTH - offset, 65536));
-		int error = get(&crowd->subject, data, offset, length);
+		uint64_t offset = random_below(&random, SUBJECT_LENGTH);
+		size_t length = 1 + random_below(&random, min_u64(SUBJECT_LENGTH - offset, 65536));
+		int error = subject_get(&crowd->subject, data, offset, length);
 
-		if (error == 0 && CHECK(memcmp(data, content + offset, length) == 0))
+		if (error == 0 && CHECK(memcmp(data, subject_content + offset, length) == 0))
 			atomic_fetch_add(&crowd->right, 1);
 		if (error)
 			atomic_fetch_add(&crowd->failed, 1);
@@ -704,9 +451,9 @@ static void test_crowd(void **state)
 
 	(void)state;
 	run_task(crowd_open, &crowd);
-	set_rules("chance=5 status=503; chance=5 body=100 reset; chance=3 silent close");
+	subject_rules("chance=5 status=503; chance=5 body=100 reset; chance=3 silent close");
 	run_tasks(READERS, crowd_read, &crowd);
-	http_counts(server, &counts);
+	http_counts(subject_server, &counts);
 	run_task(crowd_close, &crowd);
 	/* Four tries, each of which fails with one in eight. */
 	CHECK(atomic_load(&crowd.right) > 10 * READERS * 95 / 100);
@@ -736,8 +483,8 @@ static void abort_read(unsigned index, void *argument)
 		return;
 	}
 	atomic_fetch_add(&abortion->waiting, 1);
-	CHECK_KIND(get(&abortion->subject, data, 0, sizeof(data)), ERROR_IO);
-	CHECK_KIND(get(&abortion->subject, data, 0, sizeof(data)), ERROR_IO);
+	CHECK_KIND(subject_get(&abortion->subject, data, 0, sizeof(data)), ERROR_IO);
+	CHECK_KIND(subject_get(&abortion->subject, data, 0, sizeof(data)), ERROR_IO);
 	CHECK(now_ns() - begin < 5 * NS_PER_S);
 }
 
@@ -750,7 +497,7 @@ static void test_abort(void **state)
 		struct abortion abortion = {.waiting = 0};
 
 		run_task(crowd_open, &abortion.subject);
-		set_rules(rules[i]);
+		subject_rules(rules[i]);
 		run_tasks(READERS, abort_read, &abortion);
 		run_task(crowd_close, &abortion.subject);
 	}
@@ -771,12 +518,12 @@ static void test_numbers_task(void *argument)
 	if (!subject_ready(&subject))
 		return;
 	CHECK(!client_last_error(subject.client, text, &when));
-	set_rules("status=503 times=2");
-	is_right(&subject, 0, 1000);
+	subject_rules("status=503 times=2");
+	subject_is_right(&subject, 0, 1000);
 	CHECK(client_last_error(subject.client, text, &when));
 	CHECK_TEXT(text, "the object, bytes 0-999, status 503: the server refuses");
-	set_rules("status=403");
-	fails(&subject, 0, 1000);
+	subject_rules("status=403");
+	subject_fails(&subject, 0, 1000);
 	client_read_numbers(subject.client, &numbers);
 	CHECK_EQ(numbers.outcomes[EXCHANGE_DONE], 2);
 	CHECK_EQ(numbers.outcomes[EXCHANGE_AGAIN], 2);
@@ -800,46 +547,20 @@ static void test_numbers_task(void *argument)
 }
 RUN_IN_TASK(test_numbers)
 
-static int set_up(void **state)
-{
-	log_set_level(LOG_LEVEL_ERROR);
-	pattern_fill(content, LENGTH, 3);
-	server = http_start();
-	return server ? setup_4_workers(state) : -1;
-}
-
-static int tear_down(void **state)
-{
-	teardown_workers(state);
-	http_stop(server);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_reads),
-		cmocka_unit_test(test_pieces),
-		cmocka_unit_test(test_request),
-		cmocka_unit_test(test_weak_validators),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_replaced),
-		cmocka_unit_test(test_retried),
-		cmocka_unit_test(test_complete),
-		cmocka_unit_test(test_resumed),
-		cmocka_unit_test(test_budget),
-		cmocka_unit_test(test_retry_after),
-		cmocka_unit_test(test_stalls),
-		cmocka_unit_test(test_timeout),
-		cmocka_unit_test(test_redirects),
-		cmocka_unit_test(test_redirect_credentials),
-		cmocka_unit_test(test_s3_headers),
-		cmocka_unit_test(test_azure_headers),
-		cmocka_unit_test(test_open_errors),
-		cmocka_unit_test(test_crowd),
-		cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_reads),	    cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_request),	    cmocka_unit_test(test_weak_validators),
+		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_replaced),
+		cmocka_unit_test(test_retried),	    cmocka_unit_test(test_complete),
+		cmocka_unit_test(test_resumed),	    cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_retry_after), cmocka_unit_test(test_stalls),
+		cmocka_unit_test(test_timeout),	    cmocka_unit_test(test_open_errors),
+		cmocka_unit_test(test_crowd),	    cmocka_unit_test(test_abort),
 		cmocka_unit_test(test_numbers),
 	};
 
-	return cmocka_run_group_tests_name("blob: the client", tests, set_up, tear_down);
+	return cmocka_run_group_tests_name("blob: the client", tests, subject_set_up,
+					   subject_tear_down);
 }
