@@ -215,6 +215,9 @@ mount_unreadable() {
 # read_fails ANSWER TEXT: so does the next read of a request (see endings/unreadable.c), and the log
 # says so. What a client sees is in $work/client.
 read_fails() {
+	# A close that nobody has waited for may still be on its way, and would be the next request:
+	# what is asked for now comes after it.
+	check_match "user.diskfs.type" getfattr -n user.diskfs.type "$mnt/a.img"
 	: >"$work/log"
 	echo "$1" >"$work/answer"
 	getfattr -n user.diskfs.type "$mnt/a.img" >"$work/client" 2>&1
