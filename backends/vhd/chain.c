@@ -145,10 +145,9 @@ static int check_identity(const struct vhd_image *child, const struct vhd_image 
 		changed = vhd_time_of(stat_of.st_mtime);
 		has_time = true;
 	}
-	kinship = kinship_of(&child->header, &parent->footer, name, has_time ? &changed : NULL,
-			     err);
-	if (kinship == KIN_PARENT ||
-	    (kinship == KIN_CHANGED && parent_time == PARENT_TIME_IGNORE))
+	kinship =
+		kinship_of(&child->header, &parent->footer, name, has_time ? &changed : NULL, err);
+	if (kinship == KIN_PARENT || (kinship == KIN_CHANGED && parent_time == PARENT_TIME_IGNORE))
 		return 0;
 	return -1;
 }
