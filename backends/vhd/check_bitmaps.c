@@ -12,9 +12,10 @@
  * replaced by zeros, which changes nothing of the disk.
  *
  * In a dynamic image programs disagree: by the specification it is zeros, but QEMU takes all of a
- * block for valid, and whatever it writes into a block makes it so for all others. To clear the data
- * may destroy what the user has; to set the bit may uncover what was never his. Nor would it help to
- * know who made the image: others have written to it since. So it is told, and left alone.
+ * block for valid, and whatever it writes into a block makes it so for all others; 7-Zip takes the image
+ * for damaged. To clear the data may destroy what the user has; to set the bit may uncover what was
+ * never his. Nor would it help to know who made the image: others have written to it since. So it is
+ * told, and left alone.
  *
  * What is not questioned: a bit that is not set over zeros, for both ways of reading give zeros, and
  * so writers leave it that follow the specification; a bit that is set; bits beyond the end of the
