@@ -54,5 +54,6 @@ int vhd_flush(struct disk *disk);
 int vhd_unmap(struct disk *disk, uint64_t sector, uint64_t count);
 int vhd_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags);
 int vhd_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
+int vhd_part(struct disk *disk, uint64_t sector, uint64_t count, struct disk_part *part);
 
 #endif

@@ -334,6 +334,23 @@ chain/top.vhd: vhd, nothing is wrong" diskfs check chain/top.vhd
 	check_fails 0 diskfs check elsewhere/far.vhd
 }
 
+# Which image of a chain has what: partly.vhd has the second eight sectors.
+maps() {
+	printf '[file]\ndriver = file\npath = partly.vhd\n[vm]\ndriver = vhd\nbelow = file\n' >vm.conf
+	check_match '^ *0 +4096  data   /.*/dynamic.vhd$' diskfs map vm.conf vm
+	check_match '^ *4096 +4096  data   /?.*partly.vhd$' diskfs map vm.conf vm
+	# 9 MiB, and what is in the same page of the file.
+	check_match '^ *8192 +94[0-9]{5}  data   /.*/dynamic.vhd$' diskfs map vm.conf vm
+	check_match '^ *10485760 +10485760  zeros  -$' diskfs map vm.conf vm
+	diskfs map --json vm.conf vm >map.json || not_ok "status $?"
+	check_output "20971520 ['dynamic.vhd', 'partly.vhd', 'dynamic.vhd'] None" python3 -c '
+import json, os
+runs = json.load(open("map.json"))
+assert all(a["offset"] + a["length"] == b["offset"] for a, b in zip(runs, runs[1:]))
+print(runs[-1]["offset"] + runs[-1]["length"],
+      [os.path.basename(run["layer"]) for run in runs[:3]], runs[-1]["layer"])'
+}
+
 no_images() {
 	check_output "diskfs: cannot open 'gone': No such file or directory" diskfs check gone
 	check_output "diskfs: 'data.raw' is of no format that can be checked" diskfs check data.raw
@@ -351,6 +368,7 @@ test_case "footers" footers
 test_case "tables" tables
 test_case "bitmaps" bitmaps
 test_case "chains" chains
+test_case "maps of chains" maps
 test_case "what is no image" no_images
 
 # ---- the bar -------------------------------------------------------------------------------------
