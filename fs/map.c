@@ -27,11 +27,12 @@ static void print_json(const struct range_line *line)
 {
 	printf("%s\n{\"offset\": %" PRIu64 ", \"length\": %" PRIu64, line->offset == 0 ? "" : ",",
 	       line->offset, line->length);
-	fputs(", \"layer\": ", stdout);
-	if (line->part)
+	if (line->part) {
+		fputs(", \"layer\": ", stdout);
 		json_string(stdout, line->part);
-	else
-		fputs("null", stdout);
+	} else {
+		fputs(", \"layer\": null", stdout);
+	}
 	printf(", \"data\": %s}", line->is_data ? "true" : "false");
 }
 

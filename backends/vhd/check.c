@@ -277,8 +277,6 @@ static int read_header(struct vhd_check *check)
 		 vhd_header_decode(&check->header, bytes, &err) == 0 &&
 		 vhd_layout_of(&check->layout, check->footer, &check->header, disk_size,
 			       end / VHD_SECTOR, &err) == 0)
-		check->has_header = true;
-	if (check->has_header)
 		return 0;
 	vhd_finding(check, false, NULL, "%s", err.text);
 	return -1;
@@ -288,6 +286,7 @@ static int check_tables(struct vhd_check *check, struct err *err)
 {
 	bool is_right = read_header(check) == 0;
 
+	check->has_header = is_right;
 	if (is_right) {
 		int64_t bad = check_table(check, err);
 

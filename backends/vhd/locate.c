@@ -23,7 +23,7 @@ char *folder_of(const char *path, struct err *err)
 	if (copy)
 		real = realpath(dirname(copy), NULL);
 	if (!real)
-		err_set(err, "the folder of '%s': %s", path, strerror(errno));
+		err_set(err, "cannot find the folder of '%s': %s", path, strerror(errno));
 	free(copy);
 	return real;
 }
