@@ -63,12 +63,6 @@ struct extent {
 	uint64_t count; /* sectors, from the start that was asked for */
 };
 
-/* A run of sectors that one part of a disk has, of one kind. */
-struct disk_part {
-	const char *name; /* of the part, valid as long as the disk is open; NULL: none has it */
-	struct extent extent;
-};
-
 /* The largest sector that a disk may have. */
 #define GEOMETRY_SECTOR_MAX 65536U
 
@@ -108,6 +102,12 @@ enum disk_open_flags {
 	/* The disk above is alone on it, and may resize it as it likes: the file of a format grows,
 	 * whatever a user may do to the disk. */
 	DISK_OPEN_RESIZE = 1 << 6,
+};
+
+/* A run of sectors that one part of a disk has, of one kind. */
+struct disk_part {
+	const char *name; /* of the part, valid as long as the disk is open; NULL: none has it */
+	struct extent extent;
 };
 
 /*
