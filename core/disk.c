@@ -369,6 +369,13 @@ int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct exten
 	return 0;
 }
 
+int disk_part(struct disk *disk, uint64_t sector, uint64_t count, struct disk_part *part)
+{
+	if (!disk->driver->part)
+		return error_of(ERROR_UNSUPPORTED);
+	return disk->driver->part(disk, sector, count, part);
+}
+
 int disk_allocated(struct disk *disk, uint64_t *bytes)
 {
 	if (disk->driver->allocated)

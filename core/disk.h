@@ -104,6 +104,12 @@ enum disk_open_flags {
 	DISK_OPEN_RESIZE = 1 << 6,
 };
 
+/* A run of sectors that one part of a disk has, of one kind. */
+struct disk_part {
+	const char *name; /* of the part, valid as long as the disk is open; NULL: none has it */
+	struct extent extent;
+};
+
 /*
  * A number that a driver keeps of each of its disks, beside what the core counts, for `.metrics`: a
  * counter, a gauge, or a histogram of times. Those of the same name follow one another, and have the
@@ -169,6 +175,9 @@ struct driver {
 	/* The extent that begins at @sector, cut at @count sectors at the latest. NULL: all is
 	 * data. */
 	int (*extent)(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
+	/* Where the disk is made of parts that lie over one another: which of them has the run that
+	 * begins at @sector, cut as extents are, for people to see. NULL: it is not. */
+	int (*part)(struct disk *disk, uint64_t sector, uint64_t count, struct disk_part *part);
 	/* Bytes of storage that the disk takes now; cheap. NULL: all of its size. */
 	int (*allocated)(struct disk *disk, uint64_t *bytes);
 	int (*eject)(struct disk *disk);
@@ -317,6 +326,8 @@ int disk_unmap(struct disk *disk, uint64_t sector, uint64_t count);
 int disk_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags);
 /* @count is at least 1 and inside the disk. On error *extent is untouched. */
 int disk_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
+/* ERROR_UNSUPPORTED: it has no parts. As for disk_extent(). */
+int disk_part(struct disk *disk, uint64_t sector, uint64_t count, struct disk_part *part);
 int disk_allocated(struct disk *disk, uint64_t *bytes);
 int disk_eject(struct disk *disk);
 /* What is beyond the last whole sector, in *length bytes, mostly none; @data has room for a sector.

@@ -25,9 +25,11 @@ struct image_creation {
 	struct image_progress progress;
 };
 
-/* Something that is wrong with an image. */
+/* Something that is wrong with an image, or with one that it stands on. */
 struct image_finding {
+	const char *path; /* of the file that it is about */
 	const char *text; /* a sentence without a stop */
+	bool is_note;	  /* nothing is wrong, it is only worth knowing */
 	bool is_mended;
 	/* How it was mended, or would be; NULL: nothing that is safe could be done. */
 	const char *remedy;

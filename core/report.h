@@ -9,6 +9,7 @@
 #ifndef CORE_REPORT_H
 #define CORE_REPORT_H
 
+#include <stdio.h>
 #include "core/util.h"
 
 enum report_format {
@@ -32,6 +33,9 @@ void report_u64(struct report *report, const char *key, uint64_t value);
 /* Bytes: JSON has the number, text adds "(4 GiB)". */
 void report_bytes(struct report *report, const char *key, uint64_t bytes);
 void report_bool(struct report *report, const char *key, bool value);
+
+/* Writes @text as a string of JSON, for whoever makes a list that is no report. */
+void json_string(FILE *out, const char *text);
 
 /*
  * Ends the report and frees it; every object was ended. Returns the text, of *length bytes and

@@ -9,7 +9,6 @@
 #include "fs/progress.h"
 
 struct report {
-	const char *path;
 	unsigned mended, left;
 	struct progress progress;
 };
@@ -19,7 +18,7 @@ static void show_finding(void *context, const struct image_finding *finding)
 	struct report *report = context;
 
 	progress_end(&report->progress);
-	printf("%s: %s", report->path, finding->text);
+	printf("%s: %s", finding->path, finding->text);
 	if (finding->is_mended)
 		printf(": repaired, %s\n", finding->remedy);
 	else if (finding->remedy)
@@ -28,7 +27,7 @@ static void show_finding(void *context, const struct image_finding *finding)
 		putchar('\n');
 	if (finding->is_mended)
 		report->mended++;
-	else
+	else if (!finding->is_note)
 		report->left++;
 }
 
@@ -62,7 +61,7 @@ static int finish(const struct report *report)
 
 int check_image(const struct driver *const *drivers, const char *path, bool repair)
 {
-	struct report report = {.path = path};
+	struct report report = {.left = 0};
 	struct image_check check = {
 		.path = path,
 		.repair = repair,

@@ -35,7 +35,7 @@ static void help(void)
 	      "  -f            stay in the foreground, log to stderr\n"
 	      "  -o OPTIONS    settings of the [diskfs] section, and options of mount(8)\n"
 	      "  --check       open nothing for writing, print the stacks or the errors\n"
-	      "  map           which layer of the disk NODE has which range; --json: as JSON\n"
+	      "  map           which layer or image of NODE has which range; --json: as JSON\n"
 	      "  commit        move what the layer NODE holds, or the top layer of the disk NODE,\n"
 	      "                down into the disk below it\n"
 	      "  create        make an image file: diskfs --help create\n"

@@ -1,36 +1,38 @@
 // SPDX-License-Identifier: MIT
 /*
- * diskfs map: which layer of a layered disk has which range. It opens everything read-only, and
- * looks at what the layers say of themselves; no data is read.
+ * diskfs map: which part of a disk has which range, layer or image of a chain. It opens everything
+ * read-only, and looks at what the drivers say of themselves; no data is read.
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include "core/layer.h"
+#include "core/disk.h"
+#include "core/report.h"
 #include "core/task.h"
 #include "fs/offline.h"
 
 /* A range of bytes that is all in one place. */
 struct range_line {
 	uint64_t offset, length;
-	const char *layer; /* NULL: in none */
+	const char *part; /* NULL: in none */
 	bool is_data;
 };
 
 static void print_text(const struct range_line *line)
 {
 	printf("%18" PRIu64 " %18" PRIu64 "  %-5s  %s\n", line->offset, line->length,
-	       line->is_data ? "data" : "zeros", line->layer ? line->layer : "-");
+	       line->is_data ? "data" : "zeros", line->part ? line->part : "-");
 }
 
-/* Names of sections need no escapes (conf/ini.h). */
 static void print_json(const struct range_line *line)
 {
 	printf("%s\n{\"offset\": %" PRIu64 ", \"length\": %" PRIu64, line->offset == 0 ? "" : ",",
 	       line->offset, line->length);
-	if (line->layer)
-		printf(", \"layer\": \"%s\"", line->layer);
-	else
+	if (line->part) {
+		fputs(", \"layer\": ", stdout);
+		json_string(stdout, line->part);
+	} else {
 		fputs(", \"layer\": null", stdout);
+	}
 	printf(", \"data\": %s}", line->is_data ? "true" : "false");
 }
 
@@ -46,10 +48,10 @@ static int map_disk(struct disk *disk, bool json)
 	unsigned shift = disk_sector_shift(disk);
 	uint64_t count = disk_sector_count(disk);
 	struct range_line line = {.length = 0};
-	struct layer_place place;
+	struct disk_part part;
 
-	for (uint64_t at = 0; at < count; at += place.run.count) {
-		int error = layers_find(disk->below, disk->below_count, 0, at, count - at, &place);
+	for (uint64_t at = 0; at < count; at += part.extent.count) {
+		int error = disk_part(disk, at, count - at, &part);
 		struct range_line next = {.offset = at << shift};
 		char text[80];
 
@@ -58,11 +60,10 @@ static int map_disk(struct disk *disk, bool json)
 				at << shift, disk->name, error_describe(text, error));
 			return -1;
 		}
-		next.length = place.run.count << shift;
-		next.is_data = place.run.state == LAYER_DATA;
-		if (place.index < disk->below_count)
-			next.layer = disk->below[place.index]->name;
-		if (line.length > 0 && next.layer == line.layer && next.is_data == line.is_data) {
+		next.length = part.extent.count << shift;
+		next.is_data = part.extent.kind == EXTENT_DATA;
+		next.part = part.name;
+		if (line.length > 0 && next.part == line.part && next.is_data == line.is_data) {
 			line.length += next.length;
 			continue;
 		}
@@ -92,7 +93,7 @@ int map_command(struct offline *offline)
 
 	if (!node)
 		return -1;
-	if (!config_takes_layers(node))
+	if (!node->driver->part)
 		return offline_refuse(offline, node, "the disk is not made of layers");
 	if (config_open_node(offline->config, node, DISK_OPEN_READ_ONLY | DISK_OPEN_COMMAND,
 			     stderr) < 0)

@@ -9,7 +9,8 @@
  * show a part of the one and a part of the other.
  *
  * An object whose size is no multiple of the sector size is served without its last, incomplete
- * sector, which nobody can reach; a warning and `.status` say so.
+ * sector, which no request reaches, only the driver of a format on top of it (disk_tail()); a warning
+ * and `.status` say so.
  *
  * The disk's id is made of the object's URL, its length and what identifies its content, so that a
  * cache that is called after it is a cache of just this content. Where the server tells nothing
@@ -51,6 +52,19 @@ static int blob_read(struct disk *disk, const struct sg *sg, uint64_t sector)
 	const struct blob *blob = disk->state;
 
 	return blob_cache_read(blob->cache, sg, sector << disk_sector_shift(disk));
+}
+
+/* The last, incomplete sector. */
+static int blob_tail(struct disk *disk, void *data, size_t *length)
+{
+	const struct blob *blob = disk->state;
+	size_t wanted = blob_unreachable_bytes(disk);
+	struct iovec iov;
+	struct sg sg = sg_of(&iov, data, wanted);
+	int error = blob_cache_read(blob->cache, &sg, disk_size(disk));
+
+	*length = error ? 0 : wanted;
+	return error;
 }
 
 /* ---- Opening. ---- */
@@ -401,6 +415,7 @@ const struct driver blob_driver = {
 	.open = blob_open,
 	.close = blob_close,
 	.read = blob_read,
+	.tail = blob_tail,
 	.inspect = blob_inspect,
 	.metrics = blob_metrics,
 };

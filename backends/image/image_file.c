@@ -120,6 +120,15 @@ int image_file_write(struct image_file *file, const void *data, size_t length, u
 	return 0;
 }
 
+uint64_t image_file_find_data(const struct image_file *file, uint64_t offset, uint64_t end)
+{
+	off_t found = lseek(file->fd, (off_t)offset, SEEK_DATA);
+
+	if (found < 0)
+		return errno == ENXIO ? end : offset;
+	return min_u64((uint64_t)found, end);
+}
+
 int image_file_resize(struct image_file *file, uint64_t size, struct err *err)
 {
 	if (ftruncate(file->fd, (off_t)size) < 0)

@@ -32,6 +32,8 @@ int image_file_read(const struct image_file *file, void *data, size_t length, ui
 		    struct err *err);
 int image_file_write(struct image_file *file, const void *data, size_t length, uint64_t offset,
 		     struct err *err);
+/* Where, from @offset on and before @end, there may be something else than a hole; @end: nowhere. */
+uint64_t image_file_find_data(const struct image_file *file, uint64_t offset, uint64_t end);
 /* Makes it shorter, or longer by a hole. Not for block devices. */
 int image_file_resize(struct image_file *file, uint64_t size, struct err *err);
 /* Takes space for the first @size bytes, which are behind the end: zeros. */

@@ -339,6 +339,19 @@ static int layered_extent(struct disk *disk, uint64_t sector, uint64_t count, st
 	return 0;
 }
 
+static int layered_part(struct disk *disk, uint64_t sector, uint64_t count, struct disk_part *part)
+{
+	struct layer_place place;
+	int error = layers_find(disk->below, disk->below_count, 0, sector, count, &place);
+
+	if (error)
+		return error;
+	part->name = place.index < disk->below_count ? disk->below[place.index]->name : NULL;
+	part->extent.kind = place.run.state == LAYER_DATA ? EXTENT_DATA : EXTENT_HOLE;
+	part->extent.count = place.run.count;
+	return 0;
+}
+
 /* Copies of what is below do not count. */
 static int layered_allocated(struct disk *disk, uint64_t *bytes)
 {
@@ -431,6 +444,7 @@ const struct driver layered_driver = {
 	.unmap = layered_unmap,
 	.write_zeroes = layered_write_zeroes,
 	.extent = layered_extent,
+	.part = layered_part,
 	.allocated = layered_allocated,
 	.below_resized = layered_below_resized,
 	.resize = layered_resize,

@@ -332,7 +332,9 @@ int vhd_unmap(struct disk *disk, uint64_t sector, uint64_t count)
 
 /* ---- What is where. ---- */
 
-int vhd_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent)
+/* The run of one kind that begins at @sector; in *image who has it, or NULL. */
+static int find_extent(const struct disk *disk, uint64_t sector, uint64_t count,
+		       struct extent *extent, const struct vhd_image **image)
 {
 	const struct vhd *vhd = disk->state;
 	struct found found;
@@ -345,5 +347,25 @@ int vhd_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent
 	if (result < 0)
 		return result;
 	*extent = (struct extent){.kind = result ? EXTENT_HOLE : EXTENT_DATA, .count = found.count};
+	*image = found.image;
 	return 0;
+}
+
+int vhd_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent)
+{
+	const struct vhd_image *image;
+
+	return find_extent(disk, sector, count, extent, &image);
+}
+
+/* By the names of the images' files. */
+int vhd_part(struct disk *disk, uint64_t sector, uint64_t count, struct disk_part *part)
+{
+	const struct vhd_image *image = NULL;
+	int error = find_extent(disk, sector, count, &part->extent, &image);
+
+	part->name = image ? disk_path(image->below) : NULL;
+	if (image && !part->name)
+		part->name = image->below->name;
+	return error;
 }

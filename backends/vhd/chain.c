@@ -6,18 +6,13 @@
  * it is a file, which is found by what the image says (locate.c) or by the option `parent`, and
  * opened here, read-only, by the driver for files. Each file is opened once, however many disks have
  * it in their chain: `registry` lists those that are open. Its mutex is held while one is opened.
- *
- * A file is the parent if it has the unique id that the child's header says, and has not been
- * changed since: the header's time stamp is that of the file's last change, or, as some writers have
- * it, that of the parent's own footer. 0 says nothing.
  */
 #include <errno.h>
-#include <libgen.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "backends/list.h"
+#include "backends/vhd/lineage.h"
 #include "backends/vhd/vhd.h"
 #include "core/report.h"
 
@@ -35,6 +30,18 @@ static struct {
 } registry = {.mutex.guard = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Files. ---- */
+
+const char *disk_path(const struct disk *disk)
+{
+	const struct option *option;
+
+	while (disk->below_count == 1)
+		disk = disk->below[0];
+	option = option_find(disk->driver->options, "path");
+	if (!option || option->type != OPTION_PATH)
+		return NULL;
+	return *(char *const *)(const void *)((const char *)disk->config + option->offset);
+}
 
 static void parent_free(struct parent *parent)
 {
@@ -129,24 +136,20 @@ static int check_identity(const struct vhd_image *child, const struct vhd_image 
 			  const char *path, int parent_time, struct err *err)
 {
 	const char *name = path ? path : parent->node;
-	uint32_t noted = child->header.parent_time_stamp;
-	char found[33], wanted[33];
+	bool has_time = false;
 	struct stat stat_of;
+	uint32_t changed;
+	enum kinship kinship;
 
-	if (memcmp(child->header.parent_id, parent->footer.id, sizeof(parent->footer.id)) != 0)
-		return err_set(err, "'%s' is not the parent: its unique id is %s, not %s", name,
-			       format_id(found, parent->footer.id),
-			       format_id(wanted, child->header.parent_id));
-	if (parent_time == PARENT_TIME_IGNORE || noted == 0 || noted == parent->footer.time_stamp)
+	if (path && stat(path, &stat_of) == 0) {
+		changed = vhd_time_of(stat_of.st_mtime);
+		has_time = true;
+	}
+	kinship =
+		kinship_of(&child->header, &parent->footer, name, has_time ? &changed : NULL, err);
+	if (kinship == KIN_PARENT || (kinship == KIN_CHANGED && parent_time == PARENT_TIME_IGNORE))
 		return 0;
-	if (path && stat(path, &stat_of) == 0 && vhd_time_of(stat_of.st_mtime) == noted)
-		return 0;
-	return err_set_key(
-		err, "parent_time",
-		"the parent, '%s', has been changed since the image was made over it, "
-		"so what is read may be wrong; or its time stamp was not kept when it was "
-		"copied (parent_time = ignore uses it all the same)",
-		name);
+	return -1;
 }
 
 /* ---- The chain. ---- */
@@ -192,26 +195,14 @@ struct quest {
 	struct err err;
 };
 
-static bool is_inside(const char *path, const char *root)
-{
-	size_t length = strlen(root);
-
-	if (strcmp(root, "/") == 0)
-		return true;
-	return strncmp(path, root, length) == 0 && path[length] == '/';
-}
-
 /* Tries the file at @real, a real path. 0: it is the one. */
 static int quest_try(struct quest *quest, const char *real, struct err *err)
 {
 	const struct vhd_config *config = quest->disk->config;
 	struct parent *parent;
 
-	if (quest->root && !is_inside(real, quest->root))
-		return err_set_key(err, "parent_folder",
-				   "the image says that its parent is '%s', which is outside of "
-				   "'%s' (parent_folder = allows another folder)",
-				   real, quest->root);
+	if (quest->root && folder_check(quest->root, real, err) < 0)
+		return -1;
 	if (quest->own && strcmp(real, quest->own) == 0)
 		return err_set(err, "'%s' says that it is its own parent", real);
 	parent = parent_get(real, quest->disk->open_flags, err);
@@ -238,25 +229,15 @@ static void quest_candidate(struct quest *quest, const char *path)
 	free(real);
 }
 
-static int not_found(const struct candidates *candidates, struct err *err)
+static int load_image(const void *context, void *data, uint64_t sector, uint64_t count)
 {
-	char tried[400] = "";
-	size_t length = 0;
-
-	for (unsigned i = 0; i < candidates->count && length < sizeof(tried); i++)
-		length += (size_t)snprintf(tried + length, sizeof(tried) - length, "%s'%s'",
-					   i > 0 ? ", " : "", candidates->paths[i]);
-	if (candidates->count == 0)
-		return err_set_key(err, "parent",
-				   "a differencing image that does not say where its parent is "
-				   "(parent = names it)");
-	return err_set_key(err, "parent", "its parent is not found: tried %s (parent = names it)",
-			   tried);
+	return vhd_image_load(context, data, sector, count);
 }
 
 /* Finds the parent by what the image says, which is at @path. */
 static int quest_follow(struct quest *quest, const char *path, struct err *err)
 {
+	const struct vhd_child child = {&quest->child->header, load_image, quest->child};
 	struct candidates candidates;
 	int result = 0;
 
@@ -265,7 +246,7 @@ static int quest_follow(struct quest *quest, const char *path, struct err *err)
 			err, "parent",
 			"a differencing image that is no file, so that its parent cannot "
 			"be found: name it by parent =, or as the second of below =");
-	if (candidates_find(quest->child, path, &candidates, err) < 0)
+	if (candidates_find(&child, path, &candidates, err) < 0)
 		return -1;
 	for (unsigned i = 0; i < candidates.count && !quest->parent; i++)
 		quest_candidate(quest, candidates.paths[i]);
@@ -273,7 +254,7 @@ static int quest_follow(struct quest *quest, const char *path, struct err *err)
 		*err = quest->err;
 		result = -1;
 	} else if (!quest->parent) {
-		result = not_found(&candidates, err);
+		result = candidates_missing(&candidates, err);
 	}
 	candidates_free(&candidates);
 	return result;
@@ -296,16 +277,14 @@ static int quest_named(struct quest *quest, const char *path, struct err *err)
 /* The folder that parents must be in, real. NULL with a sentence in @err. */
 static char *parents_root(const struct vhd_config *config, const char *path, struct err *err)
 {
-	char *copy = config->parent_folder ? NULL : strdup(path), *root;
-	const char *folder = config->parent_folder;
+	char *root;
 
-	if (!folder)
-		folder = copy ? dirname(copy) : ".";
-	root = realpath(folder, NULL);
+	if (!config->parent_folder)
+		return folder_of(path, err);
+	root = realpath(config->parent_folder, NULL);
 	if (!root)
-		err_set_key(err, config->parent_folder ? "parent_folder" : "", "'%s': %s", folder,
+		err_set_key(err, "parent_folder", "'%s': %s", config->parent_folder,
 			    strerror(errno));
-	free(copy);
 	return root;
 }
 

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 /*
- * What is wrong with a VHD file, and what of it can be mended without loss:
+ * What is wrong with a VHD file and the chain that it stands on, and what of the file can be mended
+ * without loss:
  *
  *	- a footer that is damaged, missing or not at the end, from its copy, and the copy from the
  *	  footer;
- *	- bytes behind the footer.
+ *	- bytes behind the footer;
+ *	- dirty bitmaps of a differencing image (check_bitmaps.c).
  *
  * Each repair is durable before the next begins, and leaves the other footer alone. Everything else
- * is only told: a table that points nowhere has lost data, and a guess would lose more.
+ * is only told: a table that points nowhere has lost data, and a guess would lose more. Parents are
+ * looked for as the driver does (check_parents.c), and checked, but never changed: other images may
+ * stand on them.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -17,26 +21,40 @@
 #include "backends/vhd/check.h"
 #include "backends/vhd/commands.h"
 
-/* As many bad blocks are told one by one. */
-#define TOLD_MAX 100
+static void PRINTF_LIKE(3, 0) tell(const struct vhd_check *check, struct image_finding finding,
+				   const char *format, va_list arguments)
+{
+	char text[700];
+
+	vsnprintf(text, sizeof(text), format, arguments);
+	finding.path = check->file.path;
+	finding.text = text;
+	check->job->finding(check->job->context, &finding);
+}
 
 void vhd_finding(const struct vhd_check *check, bool is_mended, const char *remedy,
 		 const char *format, ...)
 {
-	char text[700];
-	struct image_finding finding = {.text = text, .is_mended = is_mended, .remedy = remedy};
 	va_list arguments;
 
 	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
+	tell(check, (struct image_finding){.is_mended = is_mended, .remedy = remedy}, format,
+	     arguments);
 	va_end(arguments);
-	check->job->finding(check->job->context, &finding);
+}
+
+void vhd_note(const struct vhd_check *check, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	tell(check, (struct image_finding){.is_note = true}, format, arguments);
+	va_end(arguments);
 }
 
 /* ---- Footers. ---- */
 
-/* The images over this one know it by the time of its last change; its disk is as it was. */
-static int mended(const struct vhd_check *check, struct err *err)
+int vhd_mended(const struct vhd_check *check, struct err *err)
 {
 	if (image_file_sync(&check->file, err) < 0)
 		return -1;
@@ -47,27 +65,21 @@ static int mended(const struct vhd_check *check, struct err *err)
 static int mend_footer(struct vhd_check *check, const uint8_t *bytes, uint64_t offset,
 		       struct err *err)
 {
-	if (!check->job->repair)
+	if (!check->repair)
 		return 0;
 	if (image_file_write(&check->file, bytes, VHD_FOOTER_SIZE, offset, err) < 0)
 		return -1;
-	return mended(check, err);
+	return vhd_mended(check, err);
 }
 
 /* Cuts the file off behind the footer that ends at @end. */
 static int mend_end(struct vhd_check *check, uint64_t end, struct err *err)
 {
-	if (!check->job->repair || check->file.size == end)
+	if (!check->repair || check->file.size == end)
 		return 0;
 	if (image_file_resize(&check->file, end, err) < 0)
 		return -1;
-	return mended(check, err);
-}
-
-static bool footers_agree(const struct vhd_footer *a, const struct vhd_footer *b)
-{
-	return a->type == b->type && a->current_size == b->current_size &&
-	       a->data_offset == b->data_offset && memcmp(a->id, b->id, sizeof(a->id)) == 0;
+	return vhd_mended(check, err);
 }
 
 /* There is a good footer at the end. */
@@ -80,7 +92,7 @@ static int check_copy(struct vhd_check *check, struct err *err)
 	if (footers->has_copy &&
 	    memcmp(footers->end_bytes, footers->copy_bytes, footers->end_length) == 0)
 		return 0;
-	if (footers->has_copy && !footers_agree(&footers->end, &footers->copy)) {
+	if (vhd_footers_conflict(footers)) {
 		vhd_finding(check, false, NULL,
 			    "the footer and its copy at the beginning are of different disks");
 		return 0;
@@ -89,10 +101,10 @@ static int check_copy(struct vhd_check *check, struct err *err)
 	if (mend_footer(check, bytes, 0, err) < 0)
 		return -1;
 	if (footers->has_copy)
-		vhd_finding(check, check->job->repair, remedy,
+		vhd_finding(check, check->repair, remedy,
 			    "the copy of the footer at the beginning differs from it");
 	else
-		vhd_finding(check, check->job->repair, remedy,
+		vhd_finding(check, check->repair, remedy,
 			    "the copy of the footer at the beginning is %s%s",
 			    footers->copy_err.text[0] ? "damaged: " : "missing",
 			    footers->copy_err.text);
@@ -120,7 +132,7 @@ static int check_end(struct vhd_check *check, bool table_is_right, struct err *e
 	if (is_safe && (mend_footer(check, footers->copy_bytes, place, err) < 0 ||
 			mend_end(check, place + VHD_FOOTER_SIZE, err) < 0))
 		return -1;
-	vhd_finding(check, is_safe && check->job->repair,
+	vhd_finding(check, is_safe && check->repair,
 		    is_safe ? "the footer is written from its copy" : NULL, "the footer is %s%s",
 		    footers->end_length > 0 ? "damaged: " : "missing at the end of the file",
 		    footers->end_err.text);
@@ -137,7 +149,7 @@ static int check_behind(struct vhd_check *check, struct err *err)
 		return 0;
 	if (mend_end(check, end, err) < 0)
 		return -1;
-	vhd_finding(check, check->job->repair, "they are cut off",
+	vhd_finding(check, check->repair, "they are cut off",
 		    "the file has %llu bytes behind its footer", (unsigned long long)behind);
 	return 0;
 }
@@ -186,7 +198,7 @@ static uint32_t check_entries(struct vhd_check *check, const uint32_t *entries)
 			continue;
 		if (vhd_entry_check(&check->layout, block, entry, &err) == 0)
 			check->slots[check->slot_count++] = (struct vhd_slot){entry, block};
-		else if (++bad <= TOLD_MAX)
+		else if (++bad <= VHD_TOLD_MAX)
 			vhd_finding(check, false, NULL, "%s", err.text);
 	}
 	qsort(check->slots, check->slot_count, sizeof(*check->slots), compare_slots);
@@ -202,7 +214,7 @@ static uint32_t check_overlaps(const struct vhd_check *check)
 		uint64_t end =
 			(uint64_t)before->sector + vhd_slot_sectors(&check->layout, before->block);
 
-		if (end > slot->sector && ++bad <= TOLD_MAX)
+		if (end > slot->sector && ++bad <= VHD_TOLD_MAX)
 			vhd_finding(check, false, NULL,
 				    "blocks %u and %u overlap, in sectors %u and %u", before->block,
 				    slot->block, before->sector, slot->sector);
@@ -222,7 +234,7 @@ static int64_t check_table(struct vhd_check *check, struct err *err)
 	else if (read_entries(check, entries, err) == 0)
 		bad = (int64_t)check_entries(check, entries) + check_overlaps(check);
 	free(entries);
-	if (bad > TOLD_MAX)
+	if (bad > VHD_TOLD_MAX)
 		vhd_finding(check, false, NULL, "%lld blocks in all are wrong", (long long)bad);
 	return bad;
 }
@@ -254,7 +266,7 @@ static int read_header(struct vhd_check *check)
 {
 	uint64_t offset = check->footer->data_offset;
 	uint64_t end = check->footers.end_length > 0 ? check->footers.end_offset : check->file.size;
-	uint64_t disk_size = vhd_disk_size(check->footer, VHD_SIZE_AUTO);
+	uint64_t disk_size = check->footer->current_size;
 	uint8_t bytes[VHD_HEADER_SIZE];
 	struct err err;
 
@@ -274,6 +286,7 @@ static int check_tables(struct vhd_check *check, struct err *err)
 {
 	bool is_right = read_header(check) == 0;
 
+	check->has_header = is_right;
 	if (is_right) {
 		int64_t bad = check_table(check, err);
 
@@ -281,6 +294,8 @@ static int check_tables(struct vhd_check *check, struct err *err)
 			return -1;
 		is_right = bad == 0;
 		check->used_end = used_end(check);
+		if (is_right && vhd_check_bitmaps(check, err) < 0)
+			return -1;
 	}
 	if (!check->footers.has_end)
 		return check_end(check, is_right, err);
@@ -334,15 +349,44 @@ static enum image_verdict check_file(struct vhd_check *check, struct err *err)
 	return IMAGE_CHECKED;
 }
 
-enum image_verdict vhd_check(const struct image_check *job, struct err *err)
+/* The last of @files. *more: it has a parent, which is the last now. */
+static enum image_verdict check_last(const struct image_check *job, struct vhd_chain_files *files,
+				     bool *more, struct err *err)
 {
-	struct vhd_check check = {.job = job};
+	bool is_parent = files->count > 1;
+	const char *path = is_parent ? files->paths[files->count - 1] : job->path;
+	struct vhd_check check = {.job = job, .repair = job->repair && !is_parent};
 	enum image_verdict verdict;
 
-	if (image_file_open(&check.file, job->path, job->repair, err) < 0)
+	*more = false;
+	if (image_file_open(&check.file, path, check.repair, err) < 0)
 		return IMAGE_FAILED;
 	verdict = check_file(&check, err);
+	if (verdict == IMAGE_CHECKED && check.has_header &&
+	    check.footer->type == VHD_DIFFERENCING) {
+		int result = vhd_chain_next(files, &check, err);
+
+		*more = result > 0;
+		verdict = result < 0 ? IMAGE_FAILED : IMAGE_CHECKED;
+	}
 	image_file_close(&check.file);
 	free(check.slots);
+	return verdict;
+}
+
+enum image_verdict vhd_check(const struct image_check *job, struct err *err)
+{
+	struct vhd_chain_files files = {.count = 0};
+	enum image_verdict verdict = IMAGE_FAILED;
+	bool more = vhd_chain_begin(&files, job->path, err) == 0;
+
+	while (more) {
+		verdict = check_last(job, &files, &more, err);
+		if (verdict == IMAGE_FOREIGN && files.count > 1) {
+			err_set(err, "'%s' is no VHD any more", files.paths[files.count - 1]);
+			verdict = IMAGE_FAILED;
+		}
+	}
+	vhd_chain_free(&files);
 	return verdict;
 }

@@ -60,3 +60,13 @@ const struct vhd_footer *vhd_footers_best(const struct vhd_footers *footers)
 		return &footers->end;
 	return footers->has_copy ? &footers->copy : NULL;
 }
+
+bool vhd_footers_conflict(const struct vhd_footers *footers)
+{
+	const struct vhd_footer *end = &footers->end, *copy = &footers->copy;
+
+	return footers->has_end && footers->has_copy &&
+	       (end->type != copy->type || end->current_size != copy->current_size ||
+		end->data_offset != copy->data_offset ||
+		memcmp(end->id, copy->id, sizeof(end->id)) != 0);
+}

@@ -22,4 +22,7 @@ int vhd_footers_read(const struct image_file *file, struct vhd_footers *footers,
 /* The one to go by, or NULL. */
 const struct vhd_footer *vhd_footers_best(const struct vhd_footers *footers);
 
+/* Whether both are right, and of different disks. */
+bool vhd_footers_conflict(const struct vhd_footers *footers);
+
 #endif

@@ -34,15 +34,19 @@ int vhd_image_store(const struct vhd_image *image, const void *data, uint64_t se
 	return disk_write(image->below, &sg, sector, 0);
 }
 
+static int load_failed(const char *what, int error, struct err *err)
+{
+	char text[80];
+
+	return err_set(err, "cannot read %s: %s", what, error_describe(text, error));
+}
+
 static int load(const struct vhd_image *image, void *data, uint64_t sector, uint64_t count,
 		const char *what, struct err *err)
 {
 	int error = vhd_image_load(image, data, sector, count);
-	char text[80];
 
-	if (error)
-		return err_set(err, "cannot read %s: %s", what, error_describe(text, error));
-	return 0;
+	return error ? load_failed(what, error, err) : 0;
 }
 
 /* ---- Footers. ---- */
@@ -62,8 +66,11 @@ static int find_footer(struct vhd_image *image, struct found *found, uint64_t *e
 	uint64_t sectors = disk_sector_count(image->below);
 	uint8_t tail[VHD_FOOTER_SIZE] = {0};
 	size_t length = 0;
+	int error = disk_tail(image->below, tail, &length);
 
-	if (disk_tail(image->below, tail, &length) == 0 && length == VHD_OLD_FOOTER_SIZE &&
+	if (error)
+		return load_failed("the footer", error, err);
+	if (length == VHD_OLD_FOOTER_SIZE &&
 	    vhd_footer_decode(&found->footer, tail, length, &found->err) == 0) {
 		memcpy(found->bytes, tail, sizeof(tail));
 		found->good = true;

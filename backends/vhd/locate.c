@@ -8,22 +8,39 @@
  * image's folder.
  */
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "backends/vhd/vhd.h"
+#include "backends/vhd/lineage.h"
 
-const char *disk_path(const struct disk *disk)
+/* ---- Folders. ---- */
+
+char *folder_of(const char *path, struct err *err)
 {
-	const struct option *option;
+	char *copy = strdup(path), *real = NULL;
 
-	while (disk->below_count == 1)
-		disk = disk->below[0];
-	option = option_find(disk->driver->options, "path");
-	if (!option || option->type != OPTION_PATH)
-		return NULL;
-	return *(char *const *)(const void *)((const char *)disk->config + option->offset);
+	if (copy)
+		real = realpath(dirname(copy), NULL);
+	if (!real)
+		err_set(err, "cannot find the folder of '%s': %s", path, strerror(errno));
+	free(copy);
+	return real;
 }
+
+int folder_check(const char *root, const char *real, struct err *err)
+{
+	size_t length = strlen(root);
+
+	if (strcmp(root, "/") == 0 || (strncmp(real, root, length) == 0 && real[length] == '/'))
+		return 0;
+	return err_set_key(err, "parent_folder",
+			   "the image says that its parent is '%s', which is outside of '%s' "
+			   "(parent_folder = allows another folder)",
+			   real, root);
+}
+
+/* ---- Candidates. ---- */
 
 /* The length of the folder in a path, with the slash. */
 static size_t folder_length(const char *path)
@@ -69,7 +86,7 @@ static char *convert(char *path)
 }
 
 /* Reads the text of a locator into @text; false: it is none that we could use. */
-static bool read_locator(const struct vhd_image *image, const struct vhd_locator *locator,
+static bool read_locator(const struct vhd_child *child, const struct vhd_locator *locator,
 			 char text[static VHD_TEXT_ROOM(VHD_LOCATOR_MAX / 2)])
 {
 	uint8_t bytes[VHD_LOCATOR_MAX + 2 * VHD_SECTOR];
@@ -77,7 +94,7 @@ static bool read_locator(const struct vhd_image *image, const struct vhd_locator
 	uint64_t count = (in_sector + locator->length + VHD_SECTOR - 1) / VHD_SECTOR;
 
 	if (locator->length == 0 || locator->length > VHD_LOCATOR_MAX ||
-	    vhd_image_load(image, bytes, first, count) < 0)
+	    child->load(child->context, bytes, first, count) < 0)
 		return false;
 	return vhd_text_decode(text, bytes + in_sector, locator->length, false) == 0 && text[0];
 }
@@ -103,16 +120,16 @@ static int add_absolute(struct candidates *candidates, const char *path, char *t
 	return add_beside(candidates, path, absolute + folder_length(absolute), err);
 }
 
-static int add_locators(const struct vhd_image *image, const char *path, uint32_t platform,
+static int add_locators(const struct vhd_child *child, const char *path, uint32_t platform,
 			struct candidates *candidates, struct err *err)
 {
 	char text[VHD_TEXT_ROOM(VHD_LOCATOR_MAX / 2)];
 	int result = 0;
 
 	for (unsigned i = 0; i < VHD_LOCATORS && result == 0; i++) {
-		const struct vhd_locator *locator = &image->header.locators[i];
+		const struct vhd_locator *locator = &child->header->locators[i];
 
-		if (locator->platform != platform || !read_locator(image, locator, text))
+		if (locator->platform != platform || !read_locator(child, locator, text))
 			continue;
 		if (platform == VHD_PLATFORM_W2RU)
 			result = add_relative(candidates, path, text, err);
@@ -122,25 +139,25 @@ static int add_locators(const struct vhd_image *image, const char *path, uint32_
 	return result;
 }
 
-static int add_name(const struct vhd_image *image, const char *path, struct candidates *candidates,
+static int add_name(const struct vhd_child *child, const char *path, struct candidates *candidates,
 		    struct err *err)
 {
-	char text[sizeof(image->header.parent_name)];
+	char text[sizeof(child->header->parent_name)];
 	const char *name;
 
-	memcpy(text, image->header.parent_name, sizeof(text));
+	memcpy(text, child->header->parent_name, sizeof(text));
 	name = convert(text);
 	name += folder_length(name);
 	return name[0] ? add_beside(candidates, path, name, err) : 0;
 }
 
-int candidates_find(const struct vhd_image *image, const char *path, struct candidates *candidates,
+int candidates_find(const struct vhd_child *child, const char *path, struct candidates *candidates,
 		    struct err *err)
 {
 	*candidates = (struct candidates){.count = 0};
-	if (add_locators(image, path, VHD_PLATFORM_W2RU, candidates, err) < 0 ||
-	    add_locators(image, path, VHD_PLATFORM_W2KU, candidates, err) < 0 ||
-	    add_name(image, path, candidates, err) < 0) {
+	if (add_locators(child, path, VHD_PLATFORM_W2RU, candidates, err) < 0 ||
+	    add_locators(child, path, VHD_PLATFORM_W2KU, candidates, err) < 0 ||
+	    add_name(child, path, candidates, err) < 0) {
 		candidates_free(candidates);
 		return -1;
 	}
@@ -152,4 +169,20 @@ void candidates_free(struct candidates *candidates)
 	for (unsigned i = 0; i < candidates->count; i++)
 		free(candidates->paths[i]);
 	candidates->count = 0;
+}
+
+int candidates_missing(const struct candidates *candidates, struct err *err)
+{
+	char tried[400] = "";
+	size_t length = 0;
+
+	for (unsigned i = 0; i < candidates->count && length < sizeof(tried); i++)
+		length += (size_t)snprintf(tried + length, sizeof(tried) - length, "%s'%s'",
+					   i > 0 ? ", " : "", candidates->paths[i]);
+	if (candidates->count == 0)
+		return err_set_key(err, "parent",
+				   "a differencing image that does not say where its parent is "
+				   "(parent = names it)");
+	return err_set_key(err, "parent", "its parent is not found: tried %s (parent = names it)",
+			   tried);
 }

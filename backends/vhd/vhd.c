@@ -181,6 +181,7 @@ const struct driver vhd_driver = {
 	.unmap = vhd_unmap,
 	.write_zeroes = vhd_write_zeroes,
 	.extent = vhd_extent,
+	.part = vhd_part,
 	.allocated = vhd_allocated,
 	.below_flags = vhd_below_flags,
 	.image = &vhd_image,

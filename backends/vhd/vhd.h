@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of the driver share above images: vhd.c (options, opening, what it is), chain.c
- * (parents), locate.c (where they are), access.c (requests). Private to them.
+ * (parents), access.c (requests). Private to them.
  *
  * A disk is a chain of images: its own, that one's parent, and so on, down to one that is not
  * differencing. Only the first is ever written to. Each sector is read from the first image that
@@ -43,23 +43,8 @@ int chain_open(struct disk *disk, struct err *err);
 void chain_close(struct vhd *vhd);
 void chain_inspect(const struct vhd *vhd, struct report *report);
 
-/* ---- locate.c. May block. ---- */
-
 /* The file that a disk stands on, as a path; NULL: it is none, or another driver's secret. */
 const char *disk_path(const struct disk *disk);
-
-/* Paths at which the parent of an image may be, in the order in which they are tried. */
-#define CANDIDATES_MAX (2 * VHD_LOCATORS + 1)
-
-struct candidates {
-	char *paths[CANDIDATES_MAX]; /* owned */
-	unsigned count;
-};
-
-/* @path is of the image. 0, or -1 with a sentence in @err. */
-int candidates_find(const struct vhd_image *image, const char *path, struct candidates *candidates,
-		    struct err *err);
-void candidates_free(struct candidates *candidates);
 
 /* ---- access.c: as struct driver says. ---- */
 
@@ -69,5 +54,6 @@ int vhd_flush(struct disk *disk);
 int vhd_unmap(struct disk *disk, uint64_t sector, uint64_t count);
 int vhd_write_zeroes(struct disk *disk, uint64_t sector, uint64_t count, unsigned flags);
 int vhd_extent(struct disk *disk, uint64_t sector, uint64_t count, struct extent *extent);
+int vhd_part(struct disk *disk, uint64_t sector, uint64_t count, struct disk_part *part);
 
 #endif

@@ -380,24 +380,37 @@ static void write_some(struct disk *disk, struct random *random)
 	}
 }
 
-/* The verdict on a file, in *left how much is wrong after it. */
-static enum image_verdict check_file(const char *path, bool repair, unsigned *left)
+/* Of those the medium knows nothing: they have no files beside it. */
+static bool is_about_parent(const char *sentence)
 {
-	struct vhd_findings findings = {.last = ""};
-	struct image_check check = {
-		.path = path, .repair = repair, .finding = vhd_count_finding, .context = &findings};
-	enum image_verdict verdict;
-	struct err err;
-
-	verdict = driver_find("vhd")->image->check(&check, &err);
-	*left = findings.left + findings.mendable;
-	return verdict;
+	return strstr(sentence, "parent");
 }
 
-/* Of those the check of one file knows nothing. */
-static bool is_about_parent(const char *refusal)
+/* What a check has found: what keeps an image from being opened, and what could be mended. */
+struct verdict {
+	unsigned left, mendable;
+};
+
+static void count_finding(void *context, const struct image_finding *finding)
 {
-	return strstr(refusal, "parent");
+	struct verdict *verdict = context;
+
+	if (finding->is_note || finding->is_mended)
+		return;
+	verdict->mendable += finding->remedy != NULL;
+	/* The driver goes by the bitmaps as they are. */
+	verdict->left += !is_about_parent(finding->text) && !strstr(finding->text, "bitmap");
+}
+
+/* False: it is no image. */
+static bool check_file(const char *path, bool repair, struct verdict *verdict)
+{
+	struct image_check check = {
+		.path = path, .repair = repair, .finding = count_finding, .context = verdict};
+	struct err err;
+
+	*verdict = (struct verdict){.left = 0};
+	return driver_find("vhd")->image->check(&check, &err) == IMAGE_CHECKED;
 }
 
 /* Mends a copy; if that leaves nothing wrong it can be opened, and is what it was. */
@@ -406,17 +419,17 @@ static void check_and_mend(const struct medium *medium, const char *refusal, uin
 	int fd = memfd_create("fuzz", MFD_CLOEXEC);
 	struct medium mended = {.size = 0};
 	struct open_image open;
+	struct verdict verdict;
 	char path[64];
-	unsigned left;
 
 	must(fd >= 0, "there is memory");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	medium_save(medium, path);
-	if (check_file(path, false, &left) == IMAGE_CHECKED && left == 0)
+	if (check_file(path, false, &verdict) && verdict.left == 0)
 		must_why(!refusal || is_about_parent(refusal), "what is right can be opened",
 			 refusal);
-	if (check_file(path, true, &left) == IMAGE_CHECKED && left == 0) {
-		must(check_file(path, false, &left) == IMAGE_CHECKED && left == 0,
+	if (check_file(path, true, &verdict) && verdict.left == 0) {
+		must(check_file(path, false, &verdict) && verdict.left + verdict.mendable == 0,
 		     "what has been mended is right");
 		medium_load(&mended, path);
 		must_why(open_image(&open, &mended, DISK_OPEN_READ_ONLY) ||

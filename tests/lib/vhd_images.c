@@ -88,6 +88,8 @@ void vhd_count_finding(void *context, const struct image_finding *finding)
 {
 	struct vhd_findings *findings = context;
 
+	if (finding->is_note)
+		return;
 	if (finding->is_mended)
 		findings->mended++;
 	else if (finding->remedy)

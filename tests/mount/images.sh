@@ -198,7 +198,7 @@ mends() {
 	check_match "^bad.vhd: $3.*: repaired, " echo "$output"
 	# By which its children know it.
 	check_equal 2020-02-02 "$(date -r bad.vhd +%F)" "the time of its last change"
-	check_output "bad.vhd: vhd, nothing is wrong" diskfs check bad.vhd
+	check_match '^bad.vhd: vhd, nothing is wrong' diskfs check bad.vhd
 	check cmp "$1" bad.vhd || echo "# after: $2"
 }
 
@@ -219,7 +219,7 @@ clean_images() {
 	diskfs create vhd empty.vhd size=20M
 	diskfs create vhd child.vhd parent=dynamic.vhd
 	for image in dynamic fixed empty child; do
-		check_output "$image.vhd: vhd, nothing is wrong" diskfs check $image.vhd
+		check_equal "$image.vhd: vhd, nothing is wrong" "$(diskfs check $image.vhd | tail -n 1)"
 		check_fails 0 diskfs check --repair $image.vhd
 	done
 }
@@ -271,6 +271,86 @@ tables() {
 	check_match '5000 blocks in all are wrong' diskfs check many.vhd
 }
 
+# What its bitmap does not have: the image of QEMU has all of it; in the child, block 0 has a slot of
+# which the second eight sectors are valid.
+bitmaps() {
+	local where='the first at byte'
+
+	diskfs create vhd partly.vhd parent=dynamic.vhd block_size=512K
+	edit partly.vhd 'put(len(d) - 512, bytes([0, 255]) + bytes(510) + bytes(4096) + b"data" * 1024 +
+bytes((512 << 10) - 8192) + d[:512]); entry(0, len(d) // 512 - 1026)'
+	check_match '^partly.vhd: vhd, nothing is wrong' diskfs check partly.vhd
+	mends partly.vhd 'put(sector_of(0) * 512 + 512, b"x")' \
+		"in block 0 there are data in 1 sectors .*, $where 0 of the disk: .* in the parent"
+	mends partly.vhd 'put((sector_of(0) + 1 + 1000) * 512 + 511, b"x" * 513)' \
+		"in block 0 there are data in 2 sectors .*, $where 512000 of the disk"
+	mends partly.vhd 'put(sector_of(0) * 512 + 512, b"x"); del d[-512:]' \
+		'the footer is missing at the end'
+	leaves dynamic.vhd 'd[sector_of(1) * 512 + 511] = 0xf0' \
+		"in block 1 there are data in 4 sectors .*, $where 4192256 of the disk: .*QEMU"
+	# Zeros are never data, nor is what no block has. Where blocks overlap nobody is asked.
+	edit partly.vhd 'put(len(d) - 512, b"x" * 4096 + d[:512])'
+	check_fails 0 diskfs check partly.vhd
+	leaves partly.vhd 'put(sector_of(0) * 512 + 512, b"x"); entry(7, sector_of(0) + 8)' \
+		'blocks 0 and 7 overlap'
+	check_fails 1 grep bitmap <(diskfs check bad.vhd)
+}
+
+# Each image of a chain is looked at, the first is mended.
+chains() {
+	local here
+
+	here=$(pwd -P)
+	mkdir chain
+	cp --preserve=timestamps dynamic.vhd chain/base.vhd
+	(cd chain && diskfs create vhd middle.vhd parent=base.vhd &&
+		diskfs create vhd top.vhd parent=middle.vhd) || return
+	check_output "chain/top.vhd: its parent is '$here/chain/middle.vhd'
+$here/chain/middle.vhd: its parent is '$here/chain/base.vhd'
+chain/top.vhd: vhd, nothing is wrong" diskfs check chain/top.vhd
+	check_fails 0 diskfs check --repair chain/top.vhd
+
+	cp chain/middle.vhd middle.copy
+	edit chain/middle.vhd 'd[100] ^= 1'
+	cp chain/middle.vhd middle.bad
+	check_match "^$here/chain/middle.vhd: the copy .* \(--repair: " diskfs check chain/top.vhd
+	check_fails 4 diskfs check --repair chain/top.vhd
+	check cmp middle.bad chain/middle.vhd
+	check_fails 1 diskfs check --repair chain/middle.vhd
+	check cmp middle.copy chain/middle.vhd
+	check_fails 0 diskfs check chain/top.vhd
+
+	edit chain/base.vhd 'footer(0, (68, b"other id")); footer(-512, (68, b"other id"))'
+	check_match "^$here/chain/middle.vhd: '.*base.vhd' is not the parent: its unique id is" \
+		diskfs check chain/top.vhd
+	rm chain/base.vhd
+	check_match "^$here/chain/middle.vhd: its parent is not found: tried" diskfs check chain/top.vhd
+	check_fails 4 diskfs check chain/top.vhd
+	check_match 'is in use' in_use chain/middle.vhd diskfs check chain/top.vhd
+	mkdir elsewhere
+	(cd elsewhere && diskfs create vhd far.vhd parent=../chain/middle.vhd) || return
+	check_match "'$here/chain/middle.vhd', which is outside of .*it was not looked at" \
+		diskfs check elsewhere/far.vhd
+	check_fails 0 diskfs check elsewhere/far.vhd
+}
+
+# Which image of a chain has what: partly.vhd has the second eight sectors.
+maps() {
+	printf '[file]\ndriver = file\npath = partly.vhd\n[vm]\ndriver = vhd\nbelow = file\n' >vm.conf
+	check_match '^ *0 +4096  data   /.*/dynamic.vhd$' diskfs map vm.conf vm
+	check_match '^ *4096 +4096  data   /?.*partly.vhd$' diskfs map vm.conf vm
+	# 9 MiB, and what is in the same page of the file.
+	check_match '^ *8192 +94[0-9]{5}  data   /.*/dynamic.vhd$' diskfs map vm.conf vm
+	check_match '^ *10485760 +10485760  zeros  -$' diskfs map vm.conf vm
+	diskfs map --json vm.conf vm >map.json || not_ok "status $?"
+	check_output "20971520 ['dynamic.vhd', 'partly.vhd', 'dynamic.vhd'] None" python3 -c '
+import json, os
+runs = json.load(open("map.json"))
+assert all(a["offset"] + a["length"] == b["offset"] for a, b in zip(runs, runs[1:]))
+print(runs[-1]["offset"] + runs[-1]["length"],
+      [os.path.basename(run["layer"]) for run in runs[:3]], runs[-1]["layer"])'
+}
+
 no_images() {
 	check_output "diskfs: cannot open 'gone': No such file or directory" diskfs check gone
 	check_output "diskfs: 'data.raw' is of no format that can be checked" diskfs check data.raw
@@ -286,6 +366,9 @@ no_images() {
 test_case "images that are right" clean_images
 test_case "footers" footers
 test_case "tables" tables
+test_case "bitmaps" bitmaps
+test_case "chains" chains
+test_case "maps of chains" maps
 test_case "what is no image" no_images
 
 # ---- the bar -------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ judges() {
 	local wanted=$1
 
 	shift
-	check_output "$1: vhd, nothing is wrong" diskfs check "$1"
+	check_equal "$1: vhd, nothing is wrong" "$(diskfs check "$1" | tail -n 1)"
 	by_7zip "$1" >7zip.raw || not_ok "7-Zip: $(cat 7zip.log)"
 	check cmp "$wanted" 7zip.raw
 	# It takes all bits of a byte in a bitmap of a child for one, where one is set.
@@ -287,8 +287,120 @@ killed() {
 	done
 }
 
+# ---- dirty bitmaps -------------------------------------------------------------------------------
+
+# soil IMAGE MODE [RAW]: "noise" fills what is not valid in the slots, "zeros" makes it zeros; "clear" makes
+# pages that have data invalid, and zeros in RAW.
+soil() {
+	python3 - "$@" <<-'EOT'
+		import struct, sys
+		d = bytearray(open(sys.argv[1], "rb").read())
+		raw = bytearray(open(sys.argv[3], "rb").read()) if len(sys.argv) > 3 else None
+		table, = struct.unpack(">Q", d[528:536])
+		size, = struct.unpack(">Q", d[48:56])
+		block_size, = struct.unpack(">I", d[544:548])
+		pages, bitmap = block_size // 4096, -(-block_size // 512 // 4096) * 512
+		count = 0
+		for block in range(-(-size // block_size)):
+		    at = struct.unpack(">I", d[table + 4 * block:table + 4 * block + 4])[0] * 512
+		    for page in range(pages if at < 0xffffffff * 512 else 0):
+		        data = at + bitmap + page * 4096
+		        if sys.argv[2] != "clear" and d[at + page] == 0:
+		            d[data:data + 4096] = b"?" * 4096 if sys.argv[2] == "noise" else bytes(4096)
+		        elif sys.argv[2] == "clear" and page % 7 == 3 and any(d[data:data + 4096]):
+		            d[at + page] = 0
+		            first = block * block_size + page * 4096
+		            raw[first:first + 4096] = bytes(4096)
+		        else:
+		            continue
+		        count += 1
+		open(sys.argv[1], "r+b").write(d)
+		if raw:
+		    open(sys.argv[3], "wb").write(raw)
+		sys.exit(count == 0)
+	EOT
+}
+
+# In a child it is nobody's: all show the parent's there, and a repair takes it away.
+dirty_child() {
+	align=4096
+	cp --preserve=timestamps 16m-4096.vhd clean.vhd
+	cp --preserve=timestamps 16m-4096.vhd dirty.vhd
+	check soil dirty.vhd noise
+	check_match 'data in .* sectors that its bitmap does not have' diskfs check dirty.vhd
+	check_fails 4 diskfs check dirty.vhd
+	check cmp chain.raw <(by_7zip dirty.vhd)
+	reads_as dirty chain.raw
+	check_fails 1 diskfs check --repair dirty.vhd
+	judges chain.raw dirty.vhd 2m-4096.vhd 512k-4096.vhd base4096.vhd
+	check cmp clean.vhd dirty.vhd
+	align=1
+}
+
+# In a dynamic image they do not agree: it is told, and nothing is changed.
+dirty_dynamic() {
+	cp usual.vhd dirty.vhd
+	cp usual.raw clear.raw
+	check soil dirty.vhd clear clear.raw
+	check_fails 1 cmp -s usual.raw clear.raw
+	cp dirty.vhd before.vhd
+	check_match 'they read as zeros, but QEMU shows the data' diskfs check dirty.vhd
+	check_fails 4 diskfs check --repair dirty.vhd
+	check cmp before.vhd dirty.vhd
+	reads_as dirty clear.raw
+	check cmp usual.raw <(by_qemu dirty.vhd)
+	! has_libvhdi || check cmp clear.raw <(by_libvhdi dirty.vhd)
+	# The strictest reader takes none of it, but the zeros of writers that set bits as they write.
+	check_fails 2 7zz t -tvhd dirty.vhd
+	check soil dirty.vhd zeros
+	check_fails 0 diskfs check dirty.vhd
+	check cmp clear.raw <(by_7zip dirty.vhd)
+}
+
+# What was not flushed when the daemon was killed is there without its bits.
+killed_child() {
+	check diskfs create vhd orphan.vhd parent=base4096.vhd
+	cp base4096.raw orphan.raw
+	vhd_config orphan >"$conf"
+	mount_image
+	check fileop "$mnt/orphan.img" pwrite 3M 64K 5 fsync
+	check fileop orphan.raw pwrite 3M 64K 5
+	check fileop "$mnt/orphan.img" pwrite 2M 256K 6
+	kill -KILL "$daemon_pid"
+	wait "$daemon_pid" 2>/dev/null
+	unmount_lazily "$mnt"
+	daemon_pid=
+	check_match 'in block 1 there are data in 512 sectors .* the first at byte 2097152 ' \
+		diskfs check orphan.vhd
+	check_fails 1 diskfs check --repair orphan.vhd
+	align=4096
+	judges orphan.raw orphan.vhd base4096.vhd
+	align=1
+}
+
+# A bitmap that cannot be read is told, and all else is looked at.
+unreadable() {
+	local at
+
+	at=$(python3 -c 'import struct, sys
+d = open("usual.vhd", "rb").read()
+table, = struct.unpack(">Q", d[528:536])
+print(struct.unpack(">I", d[table:table + 4])[0] * 512)')
+	printf '[file]\ndriver = file\npath = usual.vhd\n[bad]\ndriver = fault\nbelow = file\n' >"$conf"
+	printf 'rules = read error range=%d-%d\n' "$at" $((at + 512)) >>"$conf"
+	mount_image
+	check_match '^[^ ]*: not all bitmaps could be looked at: cannot read .* Input/output error$' \
+		diskfs check "$mnt/bad.img"
+	check_fails 4 diskfs check "$mnt/bad.img"
+	unmount_disks
+}
+
 test_case "a chain" chain 512
 cp chain.raw chain512.raw
 test_case "a chain, written in pages" chain 4096
 test_case "a parent in another folder" elsewhere
 test_case "killed" killed
+test_case "data that no bitmap has, in a child" dirty_child
+test_case "data that no bitmap has, in a dynamic image" dirty_dynamic
+test_case "a child whose daemon was killed" killed_child
+test_case "a bitmap that cannot be read" unreadable
