@@ -8,13 +8,22 @@
  * gone from the moment in which its task is woken. The queue is under the mutex; all else is the
  * thread's own, but for flags and numbers.
  *
- * Requests come in bursts, and so do their responses. What one event finishes is handed over, and
- * what was queued meanwhile is begun, before the next event is looked at: so workers and the server
- * are busy with the first of a burst while the thread is with the rest.
- *
  * The thread goes to sleep only after it has set `sleeping` and then found `calls` to be what it was
  * before it last looked for something to do; whoever calls counts, and writes to the eventfd only
  * where it then finds `sleeping` set.
+ *
+ * Why a thread, and not the workers' rings: a multi handle for each worker, driven by its ring, was
+ * built and measured beside it. On a link of 20 ms it did the same (4 KiB random reads at depth 32,
+ * 0.91 to 0.95 of the ideal rate, as the thread's 0.91 to 0.94; a program of plain sockets, which
+ * does nothing else, has 0.93 to 0.94), over loopback, too (27 kIOPS), for 0.87 of the CPU. But it
+ * holds its worker: turns of it took up to 3 ms with http, 11 ms with TLS (hand-shakes), and 22 ms
+ * where libcurl reads the system's certificates, in which no disk is served that shares the worker.
+ * Besides, one set of connections serves all workers, which HTTP/2 needs most. Two threads for an
+ * object gain 0.01 on the link, and lose a tenth over loopback.
+ *
+ * A request takes 6.5 system calls of the thread and its wake-ups. Four of them are libcurl's way (it
+ * takes the socket out of epoll and puts it back, and polls it twice); half of the thread's time is
+ * libcurl's own and malloc's, spread over everything.
  *
  * Each transfer has an easy handle of its own, which costs a microsecond. One that is used again
  * keeps, before libcurl 8.1, a pointer to the last header of its last response, freed, and writes
@@ -304,18 +313,19 @@ static void *engine_main(void *argument)
 	struct engine *engine = argument;
 	struct epoll_event events[EVENTS_MAX];
 
-	while (!atomic_load(&engine->stopping)) {
+	for (;;) {
+		/* Before it looks at anything that somebody calls for. */
 		unsigned calls = atomic_load(&engine->calls);
 		int count;
 
+		if (atomic_load(&engine->stopping))
+			break;
 		if (atomic_load(&engine->aborting))
 			abort_all(engine);
 		catch_up(engine);
 		count = wait_for_events(engine, events, calls);
-		for (int i = 0; i < count; i++) {
+		for (int i = 0; i < count; i++)
 			take_event(engine, &events[i]);
-			catch_up(engine);
-		}
 	}
 	assert(atomic_load(&engine->active_count) == 0);
 	return NULL;
