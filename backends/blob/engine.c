@@ -13,13 +13,13 @@
  * where it then finds `sleeping` set.
  *
  * Why a thread, and not the workers' rings: a multi handle for each worker, driven by its ring, was
- * built and measured beside it. On a link of 20 ms it did the same (4 KiB random reads at depth 32,
+ * built and measured beside it. On a link of 20 ms it did the same (4 KiB random reads at depth 32:
  * 0.91 to 0.95 of the ideal rate, as the thread's 0.91 to 0.94; a program of plain sockets, which
- * does nothing else, has 0.93 to 0.94), over loopback, too (27 kIOPS), for 0.7 to 1.0 of the CPU. But it
- * holds its worker: turns of it took up to 3 ms with http, 11 ms with TLS (hand-shakes), and 22 ms
- * where libcurl reads the system's certificates, in which no disk is served that shares the worker.
- * Besides, one set of connections serves all workers, which HTTP/2 needs most. Two threads for an
- * object gain 0.01 on the link, and lose 3 to 10 % over loopback.
+ * does nothing else, has 0.93 to 0.94), and over loopback, too (27 kIOPS), for 0.7 to 1.0 of the
+ * CPU. But it holds its worker: turns of it took up to 3 ms with http, 11 ms with TLS (hand-shakes),
+ * and 22 ms where libcurl reads the system's certificates, and meanwhile none of the disks on that
+ * worker is served. Besides, one set of connections serves all workers, which HTTP/2 needs most. Two
+ * threads for an object gain 0.01 on the link, and lose 3 to 10 % over loopback.
  *
  * A request takes 6.5 system calls of the thread and its wake-ups. Four of them are libcurl's way (it
  * takes the socket out of epoll and puts it back, and polls it twice); half of the thread's time is
