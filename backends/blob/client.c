@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * A read is one fetch: a sequence of exchanges, each of which asks for what has not come yet. Every
- * one of them begins at the object's own URL, and is redirected from there, so that a signature in
- * the target of a redirect never gets too old.
+ * A read is one fetch: a sequence of exchanges, each of which asks for what has not come yet. A
+ * fetch begins where the redirects of another have led to (target.h), so that they do not cost each
+ * a round trip. Where the answer from there is not right, it begins at once at the object's own URL,
+ * and only what comes of that is an error: so a signature in the target of a redirect may get too
+ * old. Every further try begins at the object's own URL, too.
  *
  * Between two tries the task sleeps: it holds neither its worker nor a place in the engine.
  *
@@ -19,6 +21,7 @@
 #include <sys/random.h>
 #include "backends/blob/backoff.h"
 #include "backends/blob/counters.h"
+#include "backends/blob/target.h"
 #include "core/offload.h"
 #include "core/task.h"
 
@@ -35,6 +38,7 @@ struct blob_client {
 	struct validator validator;
 	struct backoff backoff;
 	struct counters counters;
+	struct target_memory targets;
 	struct log_limit error_limit, retry_limit;
 	_Atomic uint64_t stuck_ns; /* when a request got stuck for the last time; 0: never */
 	atomic_bool aborting;
@@ -47,10 +51,20 @@ struct fetch {
 	struct sg rest;
 	uint64_t deadline_ns;
 	unsigned tries, redirects;
-	bool fresh; /* the last try got stuck */
-	char *url;  /* where a redirect has led to, or NULL */
+	bool fresh;		/* the last try got stuck */
+	struct target *target;	/* that it has begun at, or NULL */
+	char *url;		/* where a redirect has led to, or NULL */
+	bool is_moved_for_ever; /* all of its redirects were permanent */
 	struct exchange exchange;
 };
+
+/* Where the next exchange goes to. */
+static const char *fetch_url(const struct fetch *fetch)
+{
+	if (fetch->url)
+		return fetch->url;
+	return fetch->target ? target_url(fetch->target) : fetch->client->options.exchange.url;
+}
 
 /* ---- Words. ---- */
 
@@ -61,8 +75,8 @@ static void describe(const struct fetch *fetch, char *text, size_t size)
 	char shown[SHOWN_MAX], why[CURL_ERROR_SIZE], status[24] = "";
 
 	snprintf(shown, sizeof(shown), "%s", fetch->client->options.shown);
-	if (fetch->url)
-		url_redact(shown, sizeof(shown), fetch->url);
+	if (fetch->url || fetch->target)
+		url_redact(shown, sizeof(shown), fetch_url(fetch));
 	if (exchange->response.status)
 		snprintf(status, sizeof(status), ", status %u", exchange->response.status);
 	snprintf(text, size, "%s, bytes %llu-%llu%s: %s", shown,
@@ -83,7 +97,7 @@ static enum exchange_outcome fetch_try(struct fetch *fetch)
 
 	*exchange = (struct exchange){
 		.options = options,
-		.url = fetch->url ? fetch->url : options->url,
+		.url = fetch_url(fetch),
 		.expected = {fetch->first, fetch->last, client->length,
 			     client->length ? &client->validator : NULL},
 		.deadline_ns = fetch->deadline_ns,
@@ -115,11 +129,34 @@ static bool fetch_follow(struct fetch *fetch)
 		return false;
 	}
 	fetch->redirects++;
+	fetch->is_moved_for_ever &= target_is_permanent(exchange->response.status);
 	free(fetch->url);
 	fetch->url = exchange->redirect;
 	exchange->redirect = NULL;
 	exchange_end(exchange);
 	return true;
+}
+
+/* After an exchange that was not right: the next one goes to the object's own URL. */
+static void fetch_begin_again(struct fetch *fetch)
+{
+	if (fetch->target)
+		target_forget(&fetch->client->targets, fetch->target);
+	target_release(fetch->target);
+	free(fetch->url);
+	fetch->target = NULL;
+	fetch->url = NULL;
+	fetch->redirects = 0;
+	fetch->is_moved_for_ever = true;
+	exchange_end(&fetch->exchange);
+}
+
+/* Whether the answer came from where others had been redirected to, and the object's own URL may know
+ * better. A server that has too much to do is left in peace as always. */
+static bool fetch_is_misled(const struct fetch *fetch, enum exchange_outcome outcome)
+{
+	return fetch->target && outcome != EXCHANGE_DONE &&
+	       !status_is_temporary(fetch->exchange.response.status);
 }
 
 /* False where the client is aborted meanwhile. */
@@ -160,21 +197,29 @@ static bool fetch_wait(struct fetch *fetch)
 		    (unsigned long long)(wait_ns / (NS_PER_S / 1000)));
 	if (!client_sleep(client, end_ns))
 		return false;
-	free(fetch->url);
-	fetch->url = NULL;
-	fetch->redirects = 0;
-	exchange_end(exchange);
+	fetch_begin_again(fetch);
 	return true;
 }
 
 /* What the last of its exchanges has come to; that remains to be ended. */
 static enum exchange_outcome fetch_run(struct fetch *fetch)
 {
-	fetch->deadline_ns = now_ns() + fetch->client->options.timeout_ns;
+	uint64_t now = now_ns();
+
+	fetch->deadline_ns = now + fetch->client->options.timeout_ns;
 	fetch->tries = 1;
+	fetch->is_moved_for_ever = true;
+	fetch->target = target_recall(&fetch->client->targets, now);
 	for (;;) {
 		enum exchange_outcome outcome = fetch_try(fetch);
 
+		if (fetch_is_misled(fetch, outcome)) {
+			fetch_begin_again(fetch);
+			continue;
+		}
+		if (outcome == EXCHANGE_DONE && fetch->url)
+			target_remember(&fetch->client->targets, fetch->url,
+					fetch->is_moved_for_ever, now_ns());
 		if (outcome == EXCHANGE_REDIRECT) {
 			if (fetch_follow(fetch))
 				continue;
@@ -190,6 +235,7 @@ static void fetch_end(struct fetch *fetch)
 {
 	exchange_end(&fetch->exchange);
 	free(fetch->url);
+	target_release(fetch->target);
 }
 
 static void tell_failure(const struct fetch *fetch)
@@ -283,6 +329,7 @@ struct blob_client *client_open(const struct client_options *options, struct err
 	client->options = *options;
 	backoff_init(&client->backoff, options->retry_delay_ns, options->retry_delay_max_ns, seed);
 	counters_init(&client->counters);
+	target_memory_init(&client->targets);
 	offload(start_job, &start);
 	client->engine = start.engine;
 	if (!client->engine || client_probe(client, err) < 0) {
@@ -309,6 +356,7 @@ void client_close(struct blob_client *client)
 		return;
 	offload(stop_job, client->engine);
 	counters_destroy(&client->counters);
+	target_memory_destroy(&client->targets);
 	free(client);
 }
 

@@ -125,6 +125,54 @@ blob=nothing.raw
 test_case "a blob that is not there" refused "\[base\] .*404" "account_key_file = key"
 unset blob
 
+# ---- the service's own names ---------------------------------------------------------------------
+
+# Without an endpoint the account is in the host's name, and not in the path, which is a part of what is
+# signed. On the way to that host is a proxy; what it says is the host is Azurite, with TLS in front,
+# which takes the account from there, too.
+own_names_conf() {
+	config <<-EOT
+		[diskfs]
+		cache = none
+		[base]
+		driver = blob
+		url = azure://$account/$1
+		ca_file = ca.pem
+		proxy = http://127.0.0.1:$relay_port
+		proxy_auth_file = proxy_auth
+		${2:-}
+	EOT
+}
+
+own_names() {
+	local what
+
+	make_ca ca && make_certificate own ca "DNS:$account.blob.core.windows.net" &&
+		start_relay tls "$work/own.pem" "$work/own.key" "$port" &&
+		start_relay connect me:hush "$relay_port" || { not_ok "no relay"; return; }
+	secret_file proxy_auth me:hush
+	for what in public/image.raw "private/image.raw account_key_file=key" \
+		"private/image.raw query_file=sas"; do
+		# shellcheck disable=SC2086 # two words
+		own_names_conf $what
+		mount_disks "$conf" -o transport=auto
+		reads_match "$mnt/base.img"
+		no_secret "$key" "${sas##*sig=}" SharedKey
+		unmount_disks
+	done
+	check_match "^CONNECT $account.blob.core.windows.net:443 " cat "$work/relay"
+	for what in private/image.raw "private/image.raw account_key_file=wrong_key" \
+		"private/image.raw query_file=broken" "private/image.raw query_file=expired"; do
+		# shellcheck disable=SC2086
+		own_names_conf $what
+		check_match "\[base\] .*https://$account.blob.core.windows.net/private/image.raw.*(403|404|409)" \
+			timeout 60 "$BUILD/diskfs" "$conf" "$mnt"
+		! mounted "$mnt" || { not_ok "mounted"; unmount "$mnt"; }
+	done
+}
+
+test_case "the service's own host names" own_names
+
 # ---- names ---------------------------------------------------------------------------------------
 
 # Escaped once, signed as it was sent.

@@ -23,13 +23,6 @@ server_is_up "$work/nginx/error.log" 20 --cacert "$work/ca.pem" "https://localho
 
 # ---- a dead connection ---------------------------------------------------------------------------
 
-freezer() {
-	python3 "$blob_folder/freezer.py" "$https" "$work/freeze" >"$work/freezer.log" 2>&1 </dev/null &
-	cleanup_fn end_process $!
-	wait_for 20 grep -q . "$work/freezer.log"
-	freezer_port=$(head -n 1 "$work/freezer.log")
-}
-
 # read_part NUMBER: a part of the disk that nobody has read yet, and how long it took at most.
 read_part() {
 	local before=$SECONDS
@@ -41,13 +34,13 @@ read_part() {
 
 # The one who gets stuck goes on over a new connection, and nobody after it gets stuck again.
 dead_connection() {
-	freezer
+	start_relay freeze "$https" "$work/freeze" || return
 	config <<-EOT
 		[diskfs]
 		cache = none
 		[base]
 		driver = blob
-		url = https://localhost:$freezer_port/disk.raw
+		url = https://localhost:$relay_port/disk.raw
 		ca_file = ca.pem
 		readahead = 0
 		low_speed_time = 2s
@@ -61,7 +54,7 @@ dead_connection() {
 	read_part 30 1
 	check_equal 1 "$(blob_number retries)" "retries"
 	check_equal 0 "$(blob_number failures)" "failures"
-	check_equal 2 "$(grep -c connection "$work/freezer.log")" "connections"
+	check_equal 2 "$(grep -c connection "$work/relay")" "connections"
 	unmount_disks
 }
 

@@ -17,9 +17,10 @@ start_ceph || exit 1
 make_image
 s3 PUT /bucket && s3 PUT /bucket/image.raw -T "$work/image.raw" &&
 	s3 PUT /bucket/open.raw -T "$work/image.raw" -H "x-amz-acl: public-read" || exit 1
-# credentials NAME ACCESS-KEY SECRET
+# credentials NAME ACCESS-KEY SECRET [TOKEN]
 credentials() {
-	(umask 077 && printf 'aws_access_key_id = %s\naws_secret_access_key = %s\n' "$2" "$3" >"$work/$1")
+	(umask 077 && printf 'aws_access_key_id = %s\naws_secret_access_key = %s\n%s\n' "$2" "$3" \
+		"${4:+aws_session_token = $4}" >"$work/$1")
 }
 credentials credentials "$s3_access" "$s3_secret"
 credentials wrong_secret "$s3_access" "No$s3_secret"
@@ -97,10 +98,34 @@ presigned() {
 	unmount_disks
 }
 
+# The key of a session is one only together with its token, which is signed, too.
+session() {
+	local options=("url = s3://bucket/image.raw" "$endpoint" "$region" "credentials_file = session")
+	local middle
+
+	start_session || return
+	credentials session "$session_access" "$session_secret" "$session_token"
+	reads_as "${options[@]}"
+	s3_conf "${options[@]}"
+	mount_disks "$conf" -o transport=auto
+	no_secret "$session_secret" "$session_token"
+	unmount_disks
+	credentials session "$session_access" "$session_secret"
+	refused "\[base\] .*403" "${options[@]}"
+	credentials session "$session_access" "No$session_secret" "$session_token"
+	refused "\[base\] .*403" "${options[@]}"
+	middle=${session_token:40:1}
+	[ "$middle" = A ] && middle=B || middle=A
+	credentials session "$session_access" "$session_secret" \
+		"${session_token:0:40}$middle${session_token:41}"
+	refused "\[base\] .*40[03]" "${options[@]}"
+}
+
 test_case "an object for everybody, without credentials" \
 	reads_as "url = s3://bucket/open.raw" "$endpoint" "$region"
 test_case "the same as a plain URL" reads_as "url = http://127.0.0.1:$s3_port/bucket/open.raw"
 test_case "an URL that was signed before" presigned
+test_case "the token of a session" session
 test_case "over TLS" reads_as "url = s3://bucket/image.raw" \
 	"endpoint = https://127.0.0.1:$s3_tls_port" "$region" "ca_file = ca.pem" \
 	"credentials_file = credentials"

@@ -63,6 +63,8 @@ ceph_conf() {
 		[client.rgw]
 		keyring = $ceph/rgw.keyring
 		rgw_dns_name = localhost
+		rgw_s3_auth_use_sts = true
+		rgw_sts_key = sixteen.letters.
 	EOT
 }
 
@@ -119,4 +121,27 @@ s3() {
 	shift 2
 	curl -sS --fail -X "$method" --aws-sigv4 aws:amz:us-east-1:s3 -u "$s3_access:$s3_secret" \
 		-H "x-amz-content-sha256: UNSIGNED-PAYLOAD" "$@" "http://127.0.0.1:$s3_port$path"
+}
+
+# start_session: of the role "reader", which may read what is not everybody's; $session_access,
+# $session_secret, $session_token.
+start_session() {
+	local allow='{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", ' answer
+
+	answer=$(timeout 60 radosgw-admin role create --role-name=reader --assume-role-policy-doc="$allow
+		\"Principal\": {\"AWS\": [\"arn:aws:iam:::user/tests\"]}, \"Action\": [\"sts:AssumeRole\"]}]}" \
+		2>&1 && timeout 60 radosgw-admin role-policy put --role-name=reader --policy-name=read \
+		--policy-doc="$allow \"Action\": [\"s3:GetObject\"], \"Resource\": \"*\"}]}" 2>&1 &&
+		curl -sS --aws-sigv4 aws:amz:us-east-1:sts -u "$s3_access:$s3_secret" \
+			-d "Action=AssumeRole&RoleArn=arn:aws:iam:::role/reader&RoleSessionName=tests" \
+			-d "Version=2011-06-15" "http://127.0.0.1:$s3_port/" 2>&1)
+	session_access=$(session_value AccessKeyId)
+	session_secret=$(session_value SecretAccessKey)
+	session_token=$(session_value SessionToken)
+	[ "$session_token" ] || not_ok "no session: $answer"
+}
+
+# session_value NAME: of start_session's $answer.
+session_value() {
+	sed -n "s|.*<$1>\(.*\)</$1>.*|\1|p" <<<"$answer"
 }

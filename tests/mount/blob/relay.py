@@ -3,21 +3,28 @@
 Passes connections on, for the tests of remote disks:
 
     relay.py tls CERTIFICATE KEY PORT       TLS in front of the server at PORT
-    relay.py connect USER:PASSWORD          a proxy that knows CONNECT, to this machine only
+    relay.py connect USER:PASSWORD [PORT]   a proxy that knows CONNECT, to this machine only: to PORT,
+                                            or else to the port that it is asked for
+    relay.py freeze PORT FILE               a path to PORT that dies without a word: from the time on
+                                            at which FILE was last changed, connections that are older
+                                            pass nothing on, but stay open; newer ones are fine
 
-Accepts on a free port of 127.0.0.1, which it prints; the proxy prints then what it is asked for. It
-ends when it is killed.
+Accepts on a free port of 127.0.0.1, which it prints; then the proxy prints what it is asked for, and
+the path "connection" for each. It ends when it is killed.
 """
 import base64
+import os
 import socket
 import ssl
 import sys
 import threading
+import time
 
 
-def copy(source, target):
+def copy(source, target, hold=lambda: None):
     try:
         while data := source.recv(65536):
+            hold()
             target.sendall(data)
     except OSError:
         pass
@@ -28,11 +35,11 @@ def copy(source, target):
             pass
 
 
-def join(client, port):
+def join(client, port, hold=lambda: None):
     with socket.create_connection(("127.0.0.1", port)) as server:
-        back = threading.Thread(target=copy, args=(server, client), daemon=True)
+        back = threading.Thread(target=copy, args=(server, client, hold), daemon=True)
         back.start()
-        copy(client, server)
+        copy(client, server, hold)
         back.join()
 
 
@@ -41,7 +48,7 @@ def serve_tls(client, context, port):
         join(tls, port)
 
 
-def serve_connect(client, authorization):
+def serve_connect(client, authorization, port):
     with client:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -56,7 +63,19 @@ def serve_connect(client, authorization):
                            b"Content-Length: 0\r\nConnection: close\r\n\r\n")
             return
         client.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
-        join(client, int(lines[0].split()[1].rsplit(":", 1)[1]))
+        join(client, port or int(lines[0].split()[1].rsplit(":", 1)[1]))
+
+
+def serve_freezing(client, port, path):
+    begun = time.time()
+
+    def hold():
+        while os.path.exists(path) and os.stat(path).st_mtime > begun:
+            time.sleep(0.05)
+
+    print("connection", flush=True)
+    with client:
+        join(client, port, hold)
 
 
 def forgiving(function, *arguments):
@@ -68,12 +87,16 @@ def forgiving(function, *arguments):
 
 
 def main():
-    if sys.argv[1] == "tls":
+    mode, *arguments = sys.argv[1:]
+    if mode == "tls":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(sys.argv[2], sys.argv[3])
-        how = (serve_tls, context, int(sys.argv[4]))
+        context.load_cert_chain(*arguments[:2])
+        how = (serve_tls, context, int(arguments[2]))
+    elif mode == "connect":
+        how = (serve_connect, base64.b64encode(arguments[0].encode()).decode(),
+               int(arguments[1]) if arguments[1:] else None)
     else:
-        how = (serve_connect, base64.b64encode(sys.argv[2].encode()).decode())
+        how = (serve_freezing, int(arguments[0]), arguments[1])
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)
     print(listener.getsockname()[1], flush=True)
     while True:
