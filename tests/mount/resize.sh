@@ -175,6 +175,39 @@ grown_behind_the_kernel() {
 	rm "$work/hold"
 }
 
+# Where the kernel keeps the size to itself, a smaller one shows as soon as nobody has the file open;
+# what was in the cache is not lost by that.
+smaller_when_closed() {
+	local opener other
+
+	set_ram_size 8M
+	has_size ram.img $((8 * M))
+	check_output 65536 fileop "$mnt/ram.img" pwrite 1M 64K 6
+	set_ram_size 6M
+	has_size ram.img $((6 * M))
+	check_output same fileop "$mnt/ram.img" all 1M 64K 6
+	mkfifo "$work/hold" "$work/hold2"
+	fileop "$mnt/ram.img" pwrite 2M 64K 7 hold <"$work/hold" >/dev/null &
+	opener=$!
+	exec 3>"$work/hold"
+	fileop "$mnt/ram.img" map_shared 3M 64K 97 8 hold <"$work/hold2" >/dev/null 3>&- &
+	other=$!
+	exec 4>"$work/hold2"
+	set_ram_size 4M
+	check wait_for 10 grep -q "had 6291456; with cache = writeback" "$work/log"
+	check_output $((6 * M)) fileop "$mnt/ram.img" end
+	exec 3>&-
+	wait $opener
+	check_output $((6 * M)) fileop "$mnt/ram.img" end
+	exec 4>&-
+	wait $other
+	has_size ram.img $((4 * M))
+	check_output "same
+same
+same" fileop "$mnt/ram.img" all 1M 64K 6 all 2M 64K 7 all 3M 64K 8
+	rm "$work/hold" "$work/hold2"
+}
+
 random_file "$work/key" 64 1
 chmod 600 "$work/key"
 for cache in none writethrough writeback; do
@@ -184,8 +217,11 @@ for cache in none writethrough writeback; do
 	test_case "$cache: a diff over a base that grows" over_a_base
 	test_case "$cache: wrappers" on_wrappers
 	test_case "$cache: truncate" truncates
-	[ $cache = writeback ] ||
+	if [ $cache = writeback ]; then
+		test_case "$cache: smaller when it is closed" smaller_when_closed
+	else
 		test_case "$cache: grown behind the kernel's back" grown_behind_the_kernel
+	fi
 	end_disks
 done
 
