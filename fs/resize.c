@@ -17,7 +17,8 @@
  *  - With cache = writeback the kernel keeps the size for itself, and asks nobody. It can be made
  *    larger by giving the kernel the last byte to cache. It cannot be made smaller but by
  *    truncate(2) of the image, which somebody else has to call; or by having the kernel forget the
- *    file, which it does when its name is dropped while nobody has it open.
+ *    file, which it does when its name is dropped while nobody has it open. That waits for those
+ *    who are just looking up a name, and so is done on another thread, too.
  */
 #include "fs/resize.h"
 #include <errno.h>

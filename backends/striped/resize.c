@@ -14,8 +14,8 @@
 #include "core/resizable.h"
 #include "core/task.h"
 
-/* What the whole chunks of the smallest member make together. STRIPED_MEMBERS_MAX times a disk of 512-byte
- * sectors, INT64_MAX / 512, does not overflow. */
+/* What the whole chunks of the smallest member make together. STRIPED_MEMBERS_MAX times a disk of
+ * 512-byte sectors, INT64_MAX / 512, does not overflow. */
 uint64_t striped_members_count(const struct disk *disk)
 {
 	const struct striped *striped = disk->state;
