@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * The size of a striped disk. It follows the members: n times the whole chunks of the smallest, as of
- * now, and no more than the option size says. Where a chunk lies does not depend on the size.
+ * The size of a striped disk. It follows the members: n times the whole chunks of the smallest, as
+ * of now, and no more than the option size says. Where a chunk lies does not depend on the size.
  *
- * Asked for another size, of whole rows of chunks, the disk has every member resized to its share, if
- * all of them may be. One that fails nevertheless ends that. A disk that was to grow keeps its size,
- * and the members before get theirs back, where they may shrink; else they stay larger. One that was
- * to shrink has done so with its first member, if that was not the one, and the rest stay larger:
- * what is cut off cannot be had back.
+ * Asked for another size, of whole rows of chunks, the disk has every member resized to its share,
+ * if all of them may be. One that fails nevertheless ends that. A disk that was to grow keeps its
+ * size, and the members before get theirs back, where they may shrink; else they stay larger. One
+ * that was to shrink has done so with its first member, if that was not the one, and the rest stay
+ * larger: what is cut off cannot be had back.
  */
 #include "backends/striped/striped.h"
 #include "core/log.h"
@@ -43,7 +43,7 @@ static bool has_share(const struct disk *member, uint64_t share, bool grows)
 	return grows ? disk_sector_count(member) >= share : disk_sector_count(member) <= share;
 }
 
-/* What has grown is made as small as it was, where that may be: nothing has been written there yet. */
+/* What has grown is made as small as it was, where that may be: nobody has written there yet. */
 static void put_back(struct disk *disk, unsigned grown, const uint64_t *before)
 {
 	for (unsigned i = 0; i < grown; i++)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A striped disk that is asked for another size: what its members are asked for, and what becomes of
- * them when one may not, or fails. */
+/* A striped disk that is asked for another size: what its members are asked for, and what becomes
+ * of them when one may not, or fails. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -142,7 +142,7 @@ static void test_permissions_task(void *argument)
 }
 RUN_IN_TASK(test_permissions)
 
-/* What grew is small again; or, where it may not be, is larger, and comes into use with the next try. */
+/* What grew is small again; or, where it may not be, is larger, and of use at the next try. */
 static void test_failed_growth_task(void *argument)
 {
 	(void)argument;
