@@ -182,6 +182,7 @@ static int ram_begin(struct disk *disk, const struct disk *below, struct err *er
 		.fua = true,
 		.unmap = UNMAP_ZEROES,
 		.optimal_unmap_sectors = (uint32_t)max_u64(PAGE_SIZE / sector_size, 1),
+		.resizable = (enum resizable)config->resizable,
 	};
 	disk_set_sector_count(disk, size / sector_size);
 	return 0;
@@ -234,8 +235,7 @@ static int resize_own(struct disk *disk, uint64_t count)
 
 static int ram_resize(struct disk *disk, uint64_t count)
 {
-	const struct ram_config *config = disk->config;
-	int error = resizable_check(disk, (enum resizable)config->resizable, count);
+	int error = resizable_check(disk, count);
 
 	return error ? error : resize_own(disk, count);
 }

@@ -63,6 +63,13 @@ struct extent {
 	uint64_t count; /* sectors, from the start that was asked for */
 };
 
+/* What may be made of a disk's size by those who use it, see disk_resize(). */
+enum resizable {
+	RESIZABLE_NO,
+	RESIZABLE_YES,	  /* may be made larger */
+	RESIZABLE_SHRINK, /* smaller, too */
+};
+
 /* The largest sector that a disk may have. */
 #define GEOMETRY_SECTOR_MAX 65536U
 
@@ -79,6 +86,7 @@ struct disk_geometry {
 	uint8_t id[16];
 	enum unmap_behaviour unmap;
 	uint32_t optimal_unmap_sectors; /* at least 1; 0 is taken as 1 */
+	enum resizable resizable;	/* as far as can be said beforehand */
 	uint32_t memory_align; /* of each segment's address, bytes, a power of two, <= 4096 */
 	/* Of the length of each segment but the last, bytes, a power of two, at least memory_align;
 	 * less than that is taken as memory_align. */

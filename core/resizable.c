@@ -3,8 +3,9 @@
 
 const char *const resizable_choices[] = {"no", "yes", "shrink", NULL};
 
-int resizable_check(const struct disk *disk, enum resizable resizable, uint64_t count)
+int resizable_check(const struct disk *disk, uint64_t count)
 {
+	enum resizable resizable = disk->geometry.resizable;
 	bool may = disk->open_flags & DISK_OPEN_RESIZE;
 
 	if (count < disk_sector_count(disk))

@@ -10,12 +10,6 @@
 
 #include "core/disk.h"
 
-enum resizable {
-	RESIZABLE_NO,
-	RESIZABLE_YES,	  /* may be made larger */
-	RESIZABLE_SHRINK, /* smaller, too */
-};
-
 /* An entry of an option table: the option fills the int @field of @config, a struct. */
 #define RESIZABLE_OPTION(config, field)                                                        \
 	{                                                                                      \
@@ -27,8 +21,8 @@ enum resizable {
 
 extern const char *const resizable_choices[];
 
-/* 0, or ERROR_UNSUPPORTED where @resizable does not let the disk have @count sectors; the disk above
- * may have it resized in any case, if it has said so (DISK_OPEN_RESIZE). */
-int resizable_check(const struct disk *disk, enum resizable resizable, uint64_t count);
+/* 0, or ERROR_UNSUPPORTED where the geometry does not let the disk have @count sectors; the disk
+ * above may have it resized in any case, if it has said so (DISK_OPEN_RESIZE). */
+int resizable_check(const struct disk *disk, uint64_t count);
 
 #endif

@@ -19,6 +19,7 @@
 #include "fs/mount.h"
 #include "fs/passthrough.h"
 #include "fs/reservations.h"
+#include "fs/resize.h"
 
 #define CACHE_SECONDS 1.0
 
@@ -297,6 +298,16 @@ static int open_status(struct mount *mount, enum status_file file, struct fuse_f
 	return status_open(mount, file, &fi->fh);
 }
 
+static void close_node(struct mount *mount, fuse_ino_t ino, uint64_t handle)
+{
+	const struct image *image = image_find(mount, ino);
+
+	if (image)
+		follower_released(mount, image);
+	else if (status_file_of(ino) != STATUS_FILES)
+		status_close(mount, handle);
+}
+
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *mount = mount_of(req);
@@ -307,10 +318,15 @@ static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		error = open_image(mount, image, fuse_req_ctx(req)->pid, fi);
 	else if (status_file_of(ino) != STATUS_FILES)
 		error = open_status(mount, status_file_of(ino), fi);
-	if (error)
+	if (error) {
 		fuse_reply_err(req, -error);
-	else if (fuse_reply_open(req, fi) < 0 && !image)
-		status_close(mount, fi->fh); /* the opener was killed meanwhile: no release comes */
+		return;
+	}
+	if (image)
+		follower_opened(mount, image);
+	/* If the opener was killed meanwhile no release comes. */
+	if (fuse_reply_open(req, fi) < 0)
+		close_node(mount, ino, fi->fh);
 }
 
 static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
@@ -335,9 +351,19 @@ static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 
 static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	if (status_file_of(ino) != STATUS_FILES)
-		status_close(mount_of(req), fi->fh);
+	close_node(mount_of(req), ino, fi->fh);
 	fuse_reply_err(req, 0);
+}
+
+/* Whatever the count: the kernel has nothing of the file any more. */
+static void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	const struct image *image = image_find(mount_of(req), ino);
+
+	(void)count;
+	if (image)
+		follower_forgotten(mount_of(req), image);
+	fuse_reply_none(req);
 }
 
 static void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
@@ -450,6 +476,7 @@ static void refuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
 const struct fuse_lowlevel_ops fs_ops = {
 	.init = fs_init,
 	.lookup = fs_lookup,
+	.forget = fs_forget,
 	.getattr = fs_getattr,
 	.setattr = fs_setattr,
 	.statfs = fs_statfs,

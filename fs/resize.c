@@ -16,7 +16,9 @@
  *    is not asked to wait for it. New ones beyond the end are answered whatever the disk does.
  *  - With cache = writeback the kernel keeps the size for itself, and asks nobody. It can be made
  *    larger by giving the kernel the last byte to cache. It cannot be made smaller but by
- *    truncate(2) of the image, which somebody else has to call.
+ *    truncate(2) of the image, which somebody else has to call; or by having the kernel forget the
+ *    file, which it does when its name is dropped while nobody has it open. That waits for those
+ *    who are just looking up a name, and so is done on another thread, too.
  */
 #include "fs/resize.h"
 #include <errno.h>
@@ -37,6 +39,7 @@
 struct notification {
 	int fd;
 	uint64_t node_id;
+	const char *name;
 	uint64_t offset;
 	uint8_t byte;
 	int (*send)(const struct notification *notification);
@@ -59,6 +62,11 @@ static int send_byte(const struct notification *notification)
 				notification->byte);
 }
 
+static int send_name(const struct notification *notification)
+{
+	return wire_notify_name(notification->fd, NODE_ROOT, notification->name);
+}
+
 static void send_job(void *argument)
 {
 	struct notification *notification = argument;
@@ -72,6 +80,7 @@ static void notify(const struct follower *follower, struct notification notifica
 
 	notification.fd = mount->link.fds[0];
 	notification.node_id = follower->image->node_id;
+	notification.name = follower->image->name;
 	task_mutex_lock(&mount->followers.notify_mutex);
 	offload(send_job, &notification);
 	task_mutex_unlock(&mount->followers.notify_mutex);
@@ -94,7 +103,13 @@ static void notify_dropped(const struct follower *follower, uint64_t offset)
 struct step {
 	uint64_t from, to;   /* bytes: the size that the kernel knows, and the new one */
 	uint64_t stale_from; /* bytes */
+	bool drops_name;
 };
+
+static bool is_writeback(const struct mount *mount)
+{
+	return mount->settings->cache == CACHE_WRITEBACK;
+}
 
 static bool is_ending(struct followers *followers)
 {
@@ -137,20 +152,27 @@ static void grow_kernel_size(const struct follower *follower, const struct step 
 
 static void follow_step(struct follower *follower, const struct step *step)
 {
-	bool writeback = follower->mount->settings->cache == CACHE_WRITEBACK;
+	bool writeback = is_writeback(follower->mount);
 
 	notify(follower, (struct notification){.send = send_expired});
 	if (step->stale_from < step->from && requests_have_ended(follower, step->stale_from))
 		notify_dropped(follower, step->stale_from);
 	if (step->to > step->from && writeback && requests_have_ended(follower, step->from))
 		grow_kernel_size(follower, step);
+	if (step->drops_name)
+		notify(follower, (struct notification){.send = send_name});
 	if (step->to != step->from)
 		log_info(follower->image->name, "has %llu bytes now, and had %llu%s",
 			 (unsigned long long)step->to, (unsigned long long)step->from,
 			 writeback && step->to < step->from
-				 ? "; with cache = writeback the kernel keeps the old size, unless "
-				   "this was a truncation of the image"
+				 ? "; with cache = writeback the kernel keeps the old size while "
+				   "somebody has the image open, unless this was a truncation of it"
 				 : "");
+}
+
+static bool has_news(const struct follower *follower)
+{
+	return follower->stale_from != UINT64_MAX || follower->was_closed;
 }
 
 /* False: there is nothing to do any more. */
@@ -160,13 +182,17 @@ static bool step_begin(struct follower *follower, struct step *step)
 	bool is_more;
 
 	pthread_mutex_lock(&followers->mutex);
-	is_more = follower->stale_from != UINT64_MAX && !followers->is_ending;
+	is_more = has_news(follower) && !followers->is_ending;
 	if (is_more) {
+		follower->has_old_size |=
+			is_writeback(follower->mount) && follower->seen < follower->told;
 		*step = (struct step){.from = follower->told,
 				      .to = follower->seen,
-				      .stale_from = follower->stale_from};
+				      .stale_from = follower->stale_from,
+				      .drops_name = follower->has_old_size && !follower->openers};
 		follower->told = follower->seen;
 		follower->stale_from = UINT64_MAX;
+		follower->was_closed = false;
 	} else {
 		follower->is_running = false;
 		followers->running--;
@@ -188,7 +214,7 @@ static void follow_main(void *argument)
 static bool follower_is_needed(struct followers *followers, struct follower *follower)
 {
 	if (!followers->is_open || followers->is_ending || follower->is_running ||
-	    follower->stale_from == UINT64_MAX)
+	    !has_news(follower))
 		return false;
 	follower->is_running = true;
 	followers->running++;
@@ -225,6 +251,46 @@ static void disk_resized(void *argument)
 	pthread_mutex_unlock(&followers->mutex);
 	if (is_needed)
 		follower_start(follower);
+}
+
+/* ---- Who has the file open, where the kernel keeps its size. ---- */
+
+static struct follower *follower_of(struct mount *mount, const struct image *image)
+{
+	return &mount->followers.all[image - mount->images];
+}
+
+void follower_opened(struct mount *mount, const struct image *image)
+{
+	if (!is_writeback(mount))
+		return;
+	pthread_mutex_lock(&mount->followers.mutex);
+	follower_of(mount, image)->openers++;
+	pthread_mutex_unlock(&mount->followers.mutex);
+}
+
+void follower_released(struct mount *mount, const struct image *image)
+{
+	struct follower *follower = follower_of(mount, image);
+	struct followers *followers = &mount->followers;
+	bool is_needed;
+
+	if (!is_writeback(mount))
+		return;
+	pthread_mutex_lock(&followers->mutex);
+	follower->openers--;
+	follower->was_closed |= follower->has_old_size && follower->openers == 0;
+	is_needed = follower_is_needed(followers, follower);
+	pthread_mutex_unlock(&followers->mutex);
+	if (is_needed)
+		follower_start(follower);
+}
+
+void follower_forgotten(struct mount *mount, const struct image *image)
+{
+	pthread_mutex_lock(&mount->followers.mutex);
+	follower_of(mount, image)->has_old_size = false;
+	pthread_mutex_unlock(&mount->followers.mutex);
 }
 
 /* ---- All of them. ---- */

@@ -20,6 +20,10 @@ struct follower {
 	uint64_t told;	     /* the size that the kernel was last told of */
 	uint64_t stale_from; /* where what the kernel has may have changed; UINT64_MAX: nowhere */
 	bool is_running;     /* a task tells the kernel */
+	/* With cache = writeback. */
+	unsigned openers;
+	bool was_closed;   /* by the last of them, since the task looked */
+	bool has_old_size; /* the kernel may take the file for longer than the disk is */
 };
 
 struct followers {
@@ -42,6 +46,11 @@ void followers_destroy(struct mount *mount);
 /* INIT has been answered: the kernel is told of changes, at once of those that there have been. Not
  * on a worker. */
 void followers_begin(struct mount *mount);
+
+/* An image has been opened, released, or forgotten by the kernel. */
+void follower_opened(struct mount *mount, const struct image *image);
+void follower_released(struct mount *mount, const struct image *image);
+void follower_forgotten(struct mount *mount, const struct image *image);
 
 /*
  * Begins nothing more. What is under way needs the workers to serve the kernel's requests until

@@ -357,6 +357,17 @@ int wire_notify_byte(int fuse_fd, uint64_t node_id, uint64_t offset, uint8_t val
 	return write_notification(fuse_fd, FUSE_NOTIFY_STORE, iov, 3);
 }
 
+int wire_notify_name(int fuse_fd, uint64_t folder_id, const char *name)
+{
+	size_t length = strlen(name);
+	struct fuse_notify_inval_entry_out out = {.parent = folder_id, .namelen = (uint32_t)length};
+	struct iovec iov[] = {{NULL, 0},
+			      {&out, sizeof(out)},
+			      {(void *)(uintptr_t)name, length + 1}};
+
+	return write_notification(fuse_fd, FUSE_NOTIFY_INVAL_ENTRY, iov, 3);
+}
+
 bool wire_passthrough(const struct init_outcome *init)
 {
 	return init->flags & WIRE_PASSTHROUGH;

@@ -67,12 +67,15 @@ int wire_backing_open(int fuse_fd, int fd);
  * Notifications about node @node_id, written to the kernel's descriptor @fuse_fd: its attributes
  * are to be asked for again; so is its data from byte @offset on, whose pages are dropped once they
  * have been written back; byte @offset, which @value is, goes into the kernel's cache, and the file is
- * at least as long. 0 or a negative errno: -ENOENT, the kernel does not know the node. The last two
- * wait for pages that are being read or written: never on a worker.
+ * at least as long. And one about a name in the folder @folder_id: it is to be looked up again, and a
+ * file that nobody uses otherwise is forgotten. 0 or a negative errno: -ENOENT, the kernel does not
+ * know the node or the name. Never on a worker, but for the first: the next two wait for pages that
+ * are being read or written, the last for those who look up names.
  */
 int wire_notify_expired(int fuse_fd, uint64_t node_id);
 int wire_notify_dropped(int fuse_fd, uint64_t node_id, uint64_t offset);
 int wire_notify_byte(int fuse_fd, uint64_t node_id, uint64_t offset, uint8_t value);
+int wire_notify_name(int fuse_fd, uint64_t folder_id, const char *name);
 
 /* Whether passthrough was agreed; whether requests were agreed to come over io_uring. */
 bool wire_passthrough(const struct init_outcome *init);

@@ -191,6 +191,7 @@ static int file_open_blocking(struct disk *disk, struct err *err)
 				   ? config->physical_sector_size
 				   : max_u64(min_u64(block, 4096), config->sector_size));
 	geometry->fua = true;
+	geometry->resizable = (enum resizable)config->resizable;
 	geometry->unmap =
 		writable && file_can(file, FALLOC_FL_PUNCH_HOLE) ? UNMAP_ZEROES : UNMAP_IGNORED;
 	geometry->optimal_unmap_sectors =

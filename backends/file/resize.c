@@ -158,7 +158,7 @@ int file_resize(struct disk *disk, uint64_t count)
 	/* What somebody has just added is no longer to be cut off unasked. */
 	if (!atomic_load(&file->is_shared))
 		size_follow(disk);
-	error = resizable_check(disk, (enum resizable)config->resizable, count);
+	error = resizable_check(disk, count);
 	if (!error && atomic_load(&file->truncated))
 		error = error_io(EIO);
 	if (!error && count != disk_sector_count(disk))

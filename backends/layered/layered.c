@@ -227,6 +227,8 @@ static void fold_geometry(struct disk *disk)
 			continue;
 		written_through |= layered->layers[i].write_through;
 		geometry->fua &= layer->fua;
+		if (i == 0 || layer->resizable == RESIZABLE_NO)
+			geometry->resizable = layer->resizable;
 		geometry->unmap = unmap_merge(geometry->unmap, layer->unmap, written_through);
 		geometry->optimal_unmap_sectors = (uint32_t)max_u64(geometry->optimal_unmap_sectors,
 								    layer->optimal_unmap_sectors);

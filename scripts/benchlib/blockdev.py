@@ -4,7 +4,8 @@ A loop device by the driver blockdev.
 
 On the file system of the build folder, against its file by the driver file, both past the page cache;
 a loop device hands every request to a thread of the kernel, so the same ratio without diskfs stands
-beside it. On tmpfs, where only the processor counts, against qemu-storage-daemon on the same device.
+beside it. On tmpfs, where only the processor counts, against qemu-storage-daemon on the same device;
+and the device itself against that, which is the most that anything on top of it could reach.
 """
 
 import os
@@ -61,8 +62,10 @@ def measure_qsd(backing, folder, options):
         text += f"[device]\ndriver = blockdev\npath = {device}\nshared = yes\n"
         with diskfs_of(text, folder, "blockdev") as (mountpoint, _), \
                 qsd_device(device, folder) as rival:
-            return ratios_of("tmpfs", os.path.join(mountpoint, "device.img"), rival,
+            rows = ratios_of("tmpfs", os.path.join(mountpoint, "device.img"), rival,
                              "loop device, diskfs / qsd", least_of_qsd, folder, options)
+            return rows + ratios_of("tmpfs", device, rival, "the loop device itself / qsd",
+                                    lambda _: None, folder, options)
 
 
 def scale_blockdev(backing, folder, options):

@@ -294,13 +294,15 @@ static bool add_options(struct instance *instance, const struct driver *driver, 
 {
 	bool has_path = option_find(driver->options, "path");
 	bool is_file = has_path && !driver->layer;
+	/* All whole chunks of what is below: the same without being said, and can be resized. */
+	bool is_sum = size_below(driver, node, size) * node->below_count == size;
 	char text[24], url[200], *path;
 
 	if (option_find(driver->options, "sector_size") && node->below_count == 0) {
 		snprintf(text, sizeof(text), "%u", instance->sector_size);
 		node_option(node, "sector_size", text);
 	}
-	if (option_find(driver->options, "size") && !is_file) {
+	if (option_find(driver->options, "size") && !is_file && !is_sum) {
 		snprintf(text, sizeof(text), "%llu",
 			 (unsigned long long)align_down(size, instance->sector_size));
 		node_option(node, "size", text);

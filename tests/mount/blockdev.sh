@@ -177,6 +177,39 @@ what_is_mounted() {
 }
 test_case "what is mounted is refused, unless it is shared" what_is_mounted
 
+# A device that has no space for a write says so, and so does the image.
+full() {
+	check dd if="$work/data" of="$mnt/full.img" bs=64k count=64 oflag=direct conv=notrunc status=none
+	check_match "No space left on device" \
+		timeout 20 dd if="$work/data" of="$mnt/full.img" bs=4k seek=2048 count=1 oflag=direct conv=notrunc
+	check grep -qF "write of 8 sectors at LBA 16384: I/O error (ENOSPC)" "$work/log"
+	check_match "No space left on device" \
+		timeout 20 dd if="$work/data" of="$mnt/full.img" bs=4k seek=2048 count=1 conv=notrunc,fsync
+	check_match "No space left on device" timeout 20 fallocate -z -o 8M -l 4M "$mnt/full.img"
+	# What has its space is as usable as before.
+	check dd if="$work/data" of="$mnt/full.img" bs=64k count=1 oflag=direct conv=notrunc,fsync status=none
+	check cmp -n $((4 << 20)) "$mnt/full.img" "$work/data"
+	check grep -q "    state: present" "$mnt/.status"
+}
+
+mkdir "$work/small"
+if mount -t tmpfs -o size=4M none "$work/small"; then
+	cleanup_fn unmount_lazily "$work/small"
+	make_loop small/full.raw 32M
+	config <<-EOT
+		[full]
+		driver = blockdev
+		path = $loop
+	EOT
+	mount_disks "$conf"
+	test_case "a device without space" full
+	end_disks
+	losetup -d "$loop"
+	umount "$work/small"
+else
+	skip_case "a device without space" "no tmpfs can be mounted"
+fi
+
 # What was acknowledged to fsync is there after kill -9, and the device is free.
 crash() {
 	config <<-EOT

@@ -34,7 +34,7 @@ if [ "${1:-}" != inside ]; then
 	exit $status
 fi
 . "$(dirname "$0")/lib.sh"
-requires dmsetup fio getfattr
+requires blkdiscard dmsetup fio getfattr
 requires_fuse
 sanitized=$(sanitizer_library)
 mnt2=$work/mnt2
@@ -44,7 +44,7 @@ began=$SECONDS
 configfs=/sys/kernel/config
 # Each path by itself.
 modprobe nvme_core multipath=N
-modprobe -a nvme sd_mod dm_mod dm_delay dm_flakey tcm_loop configfs || skip_all "modules are missing"
+modprobe -a nvme sd_mod dm_mod dm_delay dm_flakey dm_thin_pool tcm_loop configfs || skip_all "modules are missing"
 mount -t configfs configfs $configfs 2>/dev/null
 echo 0 >/proc/sys/kernel/printk
 
@@ -219,7 +219,13 @@ dm broken <<EOT
 4096 2048 linear $loop 10240
 EOT
 dm flaky <<<"0 8192 flakey $loop 16384 0 60 1 error_writes"
-for name in late broken flaky; do
+# 8 MiB for a disk of 32 MiB, in blocks of 64 KiB.
+dm meta <<<"0 8192 linear $loop 24576"
+dm space <<<"0 16384 linear $loop 32768"
+dm pool <<<"0 16384 thin-pool /dev/mapper/meta /dev/mapper/space 128 0 1 error_if_no_space"
+dmsetup message pool 0 "create_thin 0"
+dm thin <<<"0 65536 thin /dev/mapper/pool 0"
+for name in late broken flaky meta space pool thin; do
 	cleanup_fn dmsetup remove --noudevsync --noudevrules $name
 done
 
@@ -227,6 +233,7 @@ done
 	node late mapper/late
 	node broken mapper/broken
 	node flaky mapper/flaky
+	node thin mapper/thin
 } >"$conf"
 mount_disks "$conf" -o transport=poll
 
@@ -261,6 +268,37 @@ writes_fail() {
 	logged "write of 8 sectors at LBA 8: I/O error (EIO)"
 }
 test_case "dm-flakey: writes fail" writes_fail
+
+# no_space OFFSET LENGTH DD-OPERAND...: the write fails for that reason, at once.
+no_space() {
+	check_match "No space left on device" timeout 20 dd if=/dev/zero of="$mnt/thin.img" \
+		bs="$2" count=1 seek="$1" oflag="seek_bytes${3:+,$3}" conv=notrunc,fsync
+}
+
+# A thin device whose pool is full refuses what needs a new block, and does all else.
+thin_is_full() {
+	local half=$((16 << 20))
+
+	check timeout 60 dd if=/dev/urandom of="$mnt/thin.img" bs=64k count=128 oflag=direct \
+		conv=notrunc status=none
+	no_space $half 4096 direct
+	logged "write of 8 sectors at LBA 32768: I/O error (ENOSPC)"
+	# A part of a sector, and what begins where there is space, through the page cache and past it.
+	no_space $((half + 100)) 1000
+	no_space 8323072 131072
+	no_space 8323072 131072 direct
+	check write_at "$mnt/thin.img" 65536
+	check cmp -n 4096 -i 65536:0 "$mnt/thin.img" /dev/zero
+	check cmp -n 65536 -i $half:0 "$mnt/thin.img" /dev/zero
+	check_output present state_of thin.img
+	check timeout 20 sync "$mnt/thin.img"
+	# Somebody makes room, which the pool sees when it is asked.
+	check blkdiscard -f -o 1M -l 1M /dev/mapper/thin
+	check dmsetup status pool
+	check write_at "$mnt/thin.img" $half
+	check timeout 20 sync "$mnt/thin.img"
+}
+test_case "dm-thin: no space" thin_is_full
 
 claimed() {
 	node x "${loop#/dev/}" >"$work/x.conf"

@@ -305,17 +305,17 @@ static void op_map_private(struct op *op, char **argv)
 }
 
 /*
- * argv[0] reads or writes at once, one behind the other from the beginning of the file, of argv[1]
- * bytes, by the system's asynchronous I/O. Prints how many were complete.
+ * @count reads or writes at once, one behind the other from @offset on, of @size bytes each, by the
+ * system's asynchronous I/O. Prints how many were complete.
  */
-static void transfer_at_once(struct op *op, char **argv, uint16_t opcode, int value)
+static void transfer_at_once(struct op *op, long count, off_t offset, size_t size, uint16_t opcode,
+			     int value)
 {
 	enum { MAX = 256 };
 	static struct iocb iocbs[MAX], *list[MAX];
 	static struct io_event events[MAX];
-	size_t size = length(argv[1]);
-	long count = (long)number(argv[0]), done = 0, complete = 0;
 	aio_context_t context = 0;
+	long done = 0, complete = 0;
 
 	if (count > MAX || syscall(SYS_io_setup, MAX, &context) < 0)
 		die(2, "no asynchronous I/O for %ld at once", count);
@@ -327,7 +327,7 @@ static void transfer_at_once(struct op *op, char **argv, uint16_t opcode, int va
 					 .aio_lio_opcode = opcode,
 					 .aio_buf = (uintptr_t)data,
 					 .aio_nbytes = size,
-					 .aio_offset = i * (long)size};
+					 .aio_offset = offset + i * (long)size};
 		list[i] = &iocbs[i];
 	}
 	while (done < count) {
@@ -348,12 +348,19 @@ static void transfer_at_once(struct op *op, char **argv, uint16_t opcode, int va
 
 static void op_aio_read(struct op *op, char **argv)
 {
-	transfer_at_once(op, argv, IOCB_CMD_PREAD, 0);
+	transfer_at_once(op, (long)number(argv[0]), 0, length(argv[1]), IOCB_CMD_PREAD, 0);
 }
 
 static void op_aio_write(struct op *op, char **argv)
 {
-	transfer_at_once(op, argv, IOCB_CMD_PWRITE, (int)number(argv[2]));
+	transfer_at_once(op, (long)number(argv[0]), 0, length(argv[1]), IOCB_CMD_PWRITE,
+			 (int)number(argv[2]));
+}
+
+static void op_aio_pwrite(struct op *op, char **argv)
+{
+	transfer_at_once(op, 1, (off_t)number(argv[0]), length(argv[1]), IOCB_CMD_PWRITE,
+			 (int)number(argv[2]));
 }
 
 static void op_flock(struct op *op, char **argv)
@@ -412,6 +419,7 @@ static const struct command {
 	{"map_private", 4, op_map_private, "OFFSET LENGTH OLD-BYTE NEW-BYTE"},
 	{"aio_read", 2, op_aio_read, "COUNT LENGTH: COUNT at once"},
 	{"aio_write", 3, op_aio_write, "COUNT LENGTH BYTE: COUNT at once"},
+	{"aio_pwrite", 3, op_aio_pwrite, "OFFSET LENGTH BYTE: one"},
 	{"flock", 1, op_flock, "sh|ex"},
 	{"ofd", 2, op_ofd, "sh|ex OFFSET"},
 	{"hold", 0, op_hold, ": until standard input ends"},

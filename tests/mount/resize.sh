@@ -147,6 +147,67 @@ EPERM" fileop "$mnt/ram.img" ftruncate 0 ftruncate 1000 ftruncate $((16 * M - 1)
 	has_size ram.img $((8 * M))
 }
 
+# When a direct write beyond what the kernel takes for the end fails, the kernel truncates the file to
+# that, as if the writer did. It must not get what others have added meanwhile, of which it has not
+# heard: behind_the_kernel FILEOP-ARGUMENT... .
+behind_the_kernel() {
+	local writer
+
+	set_ram_size 8M
+	has_size ram.img $((8 * M))
+	fileop "$@" <"$work/hold" >"$work/late" &
+	writer=$!
+	exec 3>"$work/hold"
+	wait_for 20 grep -qx $((8 * M)) "$work/late" || not_ok "the writer does not begin"
+	# Nobody asks for the size of the file meanwhile.
+	set_ram_size 16M
+	exec 3>&-
+	wait $writer
+	has_size ram.img $((16 * M))
+}
+
+grown_behind_the_kernel() {
+	mkfifo "$work/hold"
+	behind_the_kernel "$mnt/ram.img" setdirect end hold pwrite 20M 4K 1
+	check_output "$(printf '%s\n' 0 $((8 * M)) 0 ENOSPC)" cat "$work/late"
+	behind_the_kernel -o direct "$mnt/ram.img" end hold aio_pwrite 20M 4K 1
+	check_output "$(printf '%s\n' $((8 * M)) 0 0)" cat "$work/late"
+	rm "$work/hold"
+}
+
+# Where the kernel keeps the size to itself, a smaller one shows as soon as nobody has the file open;
+# what was in the cache is not lost by that.
+smaller_when_closed() {
+	local opener other
+
+	set_ram_size 8M
+	has_size ram.img $((8 * M))
+	check_output 65536 fileop "$mnt/ram.img" pwrite 1M 64K 6
+	set_ram_size 6M
+	has_size ram.img $((6 * M))
+	check_output same fileop "$mnt/ram.img" all 1M 64K 6
+	mkfifo "$work/hold" "$work/hold2"
+	fileop "$mnt/ram.img" pwrite 2M 64K 7 hold <"$work/hold" >/dev/null &
+	opener=$!
+	exec 3>"$work/hold"
+	fileop "$mnt/ram.img" map_shared 3M 64K 97 8 hold <"$work/hold2" >/dev/null 3>&- &
+	other=$!
+	exec 4>"$work/hold2"
+	set_ram_size 4M
+	check wait_for 10 grep -q "had 6291456; with cache = writeback" "$work/log"
+	check_output $((6 * M)) fileop "$mnt/ram.img" end
+	exec 3>&-
+	wait $opener
+	check_output $((6 * M)) fileop "$mnt/ram.img" end
+	exec 4>&-
+	wait $other
+	has_size ram.img $((4 * M))
+	check_output "same
+same
+same" fileop "$mnt/ram.img" all 1M 64K 6 all 2M 64K 7 all 3M 64K 8
+	rm "$work/hold" "$work/hold2"
+}
+
 random_file "$work/key" 64 1
 chmod 600 "$work/key"
 for cache in none writethrough writeback; do
@@ -156,6 +217,11 @@ for cache in none writethrough writeback; do
 	test_case "$cache: a diff over a base that grows" over_a_base
 	test_case "$cache: wrappers" on_wrappers
 	test_case "$cache: truncate" truncates
+	if [ $cache = writeback ]; then
+		test_case "$cache: smaller when it is closed" smaller_when_closed
+	else
+		test_case "$cache: grown behind the kernel's back" grown_behind_the_kernel
+	fi
 	end_disks
 done
 
@@ -180,6 +246,31 @@ below = slow
 driver = prwrap
 below = late
 file = a.img, b.img
+
+[left]
+driver = file
+path = left.raw
+size = 8M
+resizable = shrink
+[right]
+driver = ram
+size = 8M
+resizable = shrink
+[striped]
+driver = striped
+below = left, right
+
+[fixed]
+driver = ram
+size = 8M
+[growing]
+driver = file
+path = growing.raw
+size = 8M
+resizable = yes
+[uneven]
+driver = striped
+below = growing, fixed
 EOT
 
 # Requests that are under way beyond the new end when it comes, or across it. (Of one file the kernel
@@ -243,18 +334,41 @@ under_load() {
 }
 
 truncate_to() {
-	truncate -s "$1" "$mnt/quick.img"
+	truncate -s "$1" "$mnt/$image"
+}
+
+# All members, each its share, or none.
+on_members() {
+	check truncate -s 20M "$mnt/striped.img"
+	has_size striped.img $((20 * M))
+	check_equal $((10 * M)) "$(stat -c %s "$work/left.raw")" "the file below"
+	check_output "65536
+same
+0" fileop "$mnt/striped.img" pwrite 19M 64K 3 all 19M 64K 3 fsync
+	# No whole rows.
+	check_match "Operation not permitted" truncate -s $((12 * M + 131072)) "$mnt/striped.img"
+	check truncate -s 12M "$mnt/striped.img"
+	has_size striped.img $((12 * M))
+	check_equal $((6 * M)) "$(stat -c %s "$work/left.raw")" "the file below"
+	check truncate -s 16M "$mnt/striped.img"
+	check_output same fileop "$mnt/striped.img" all 12M 4M 0
+	# One of these may not.
+	check_match "Operation not permitted" truncate -s 20M "$mnt/uneven.img"
+	has_size uneven.img $((16 * M))
+	check_equal $((8 * M)) "$(stat -c %s "$work/growing.raw")" "the file below"
 }
 
 mount_disks "$conf"
 test_case "truncated while requests are under way" in_flight_when_cut
 test_case "truncated under load, both ways" under_load quick.img $((4 * M)) $((16 * M)) truncate_to
+test_case "truncated with all that a stripe set is made of" on_members
+test_case "a stripe set, truncated under load" under_load striped.img $((4 * M)) $((16 * M)) truncate_to
 end_disks
 
 # Killed while the kernel is being told of new sizes: nothing of the daemon waits for the mount, so it
 # goes, and with it everybody who asks.
 killed() {
-	local i client
+	local i client image=quick.img
 
 	for i in 1 2 3; do
 		mount_disks "$conf"
@@ -274,6 +388,102 @@ killed() {
 }
 
 test_case "killed while it is being resized" killed
+
+# ---- LUKS ----------------------------------------------------------------------------------------
+
+header=$((16 * M)) # what LUKS2 keeps for itself, before the data
+
+# luks_format FILE BYTES: a volume whose data are that long.
+luks_format() {
+	truncate -s $((header + $2)) "$1"
+	check cryptsetup luksFormat -q --type luks2 --sector-size 512 --pbkdf pbkdf2 \
+		--pbkdf-force-iterations 1000 "$1" "$work/pass"
+}
+
+# The volume has no size of its own, but goes to the end of what it is on: grown IMAGE COMMAND... grows
+# that by the command, with a size behind it.
+luks_grown() {
+	local image=$1 old=$((8 * M)) new
+
+	shift
+	has_size "$image" $old
+	check_output "8388608
+0" fileop "$mnt/$image" pwrite 0 8M 1 fsync
+	for new in $((8 * M + 1536)) $((24 * M)); do
+		check "$@" $((header + new))
+		has_size "$image" $new
+		check_output same fileop "$mnt/$image" all 0 8M 1
+	done
+	check_output "1048576
+0
+same" fileop "$mnt/$image" pwrite 23M 1M 2 fsync all 23M 1M 2
+}
+
+grow_file() {
+	truncate -s "$1" "$work/luks.raw"
+}
+
+grow_base() {
+	truncate -s "$1" "$work/luks_base.raw"
+}
+
+# By the image itself: it is told the size of the data, and the file below has the header as well.
+luks_truncated() {
+	check truncate -s 32M "$mnt/luks.img"
+	has_size luks.img $((32 * M))
+	check_equal $((header + 32 * M)) "$(stat -c %s "$work/luks.raw")" "the file below"
+	check_output "same
+same" fileop "$mnt/luks.img" all 0 8M 1 all 23M 1M 2
+	check_match "Operation not permitted" truncate -s 24M "$mnt/luks.img"
+}
+
+luks_again() {
+	check_output "same
+same" fileop "$mnt/luks.img" all 0 8M 1 all 23M 1M 2
+}
+
+if command -v cryptsetup >/dev/null; then
+	printf %s "pass phrase" >"$work/pass"
+	chmod 600 "$work/pass"
+	luks_format "$work/luks.raw" $((8 * M))
+	luks_format "$work/luks_base.raw" $((8 * M))
+	config <<-EOT
+		[file]
+		driver = file
+		path = luks.raw
+		resizable = yes
+		[luks]
+		driver = crypt
+		below = file
+		format = luks
+		passphrase_file = pass
+
+		[base]
+		driver = file
+		path = luks_base.raw
+		readonly = yes
+		[diff]
+		driver = ram
+		[memory]
+		driver = layered
+		below = diff, base
+		[luks_memory]
+		driver = crypt
+		below = memory
+		format = luks
+		passphrase_file = pass
+	EOT
+	mount_disks "$conf"
+	test_case "LUKS on a file that grows" luks_grown luks.img grow_file
+	test_case "LUKS on memory over a file that grows" luks_grown luks_memory.img grow_base
+	test_case "LUKS, truncated" luks_truncated
+	end_disks
+	mount_disks "$conf"
+	test_case "LUKS, opened again" luks_again
+	end_disks
+else
+	skip_case "LUKS" "no cryptsetup"
+fi
 
 # ---- loop devices and QEMU -----------------------------------------------------------------------
 
@@ -356,6 +566,23 @@ if [ "$(id -u)" = 0 ] && losetup -f >/dev/null 2>&1; then
 		under_load dev.img $((8 * M)) $((32 * M)) resize_loop
 	test_case "a loop device on top" loop_on_top
 	end_disks
+	if command -v cryptsetup >/dev/null; then
+		luks_format "$work/loop.raw" $((8 * M))
+		resize_loop 0 # by its file alone
+		config <<-EOT
+			[dev]
+			driver = blockdev
+			path = $loop
+			[luks]
+			driver = crypt
+			below = dev
+			format = luks
+			passphrase_file = pass
+		EOT
+		mount_disks "$conf"
+		test_case "LUKS on a loop device that grows" luks_grown luks.img resize_file
+		end_disks
+	fi
 	losetup -d "$loop"
 else
 	skip_case "loop devices" "none here"

@@ -43,6 +43,15 @@ static const struct stack resizable[] = {
 	 "layered read_cache=c (ram resizable=shrink, ram as=c, file noise)", 0},
 	{"layered, written through",
 	 "layered write_through=c (ram as=c resizable=shrink, file resizable=yes)", 0},
+	{"striped", "striped (ram resizable=shrink, file resizable=shrink)", 0},
+	{"striped on crypts",
+	 "striped chunk_size=8K (" CRYPT "(ram resizable=shrink), " CRYPT
+	 "(file resizable=shrink))",
+	 STACK_DENSE},
+	{"layered, written through to striped on striped",
+	 "layered write_through=c (ram as=c resizable=shrink, striped chunk_size=64K (striped "
+	 "chunk_size=4K (file resizable=yes, ram resizable=yes), ram resizable=yes))",
+	 0},
 	{"all of them", "fault (delay (" CRYPT "(layered (ram resizable=shrink, file noise))))",
 	 STACK_DENSE},
 };
@@ -150,7 +159,11 @@ static const struct {
 	{{"file, which grows", "file resizable=yes", 0}, true},
 	{{"null", "null", 0}, false},
 	{{"sqlite", "sqlite", 0}, false},
-	{{"striped", "striped (ram resizable=shrink, ram resizable=shrink)", 0}, false},
+	{{"striped, by less than a row", "striped (ram resizable=shrink, ram resizable=shrink)", 0},
+	 false},
+	{{"striped", "striped chunk_size=2K (file resizable=shrink, ram resizable=yes)", 0}, true},
+	{{"striped on what is fixed", "striped chunk_size=2K (ram resizable=shrink, ram)", 0},
+	 false},
 	{{"delay", "delay (file resizable=yes)", 0}, true},
 	{{"fault", "fault (ram)", 0}, false},
 	{{"crypt", CRYPT "(ram resizable=yes)", 0}, true},

@@ -10,39 +10,22 @@
  * whole range, its error counts from where that range begins. A request inside one chunk goes
  * straight to its member.
  *
- * The size follows the members: n times the whole chunks of the smallest, as of now, and no more
- * than the option size says. Where a chunk lies does not depend on the size.
- *
  * What members cannot take (large, scattered or misaligned requests, FUA) the core makes fit in
  * front of each. The limits that the disk itself has bound the scatter lists of one request.
  *
  * Flush: of all members. A crash may leave a write that crosses chunks done on some members and not
  * on others, to the granularity of each.
  */
+#include "backends/striped/striped.h"
 #include <assert.h>
 #include <errno.h>
 #include "core/buffer.h"
-#include "core/disk.h"
 #include "core/report.h"
 #include "core/task.h"
-
-/* More than a line of the configuration can name. */
-#define MEMBERS_MAX 512
 
 /* Of one request. */
 #define SEGMENTS_MAX 1024
 #define CHUNKS_MAX   1024
-
-struct striped_config {
-	uint64_t chunk_size, size;
-};
-
-struct striped {
-	uint64_t chunk; /* sectors */
-	uint64_t max;	/* sectors that the disk may have */
-	struct task_mutex resize_mutex;
-	bool mutex_made;
-};
 
 /* ---- Where things lie. ---- */
 
@@ -82,7 +65,7 @@ struct piece {
 
 /* The storage of a request that touches several members: too much for a stack. */
 struct pieces {
-	struct piece pieces[MEMBERS_MAX];
+	struct piece pieces[STRIPED_MEMBERS_MAX];
 	unsigned segments; /* of iov, in use */
 	/* Every segment of the request, and one more where a chunk ends inside of one. */
 	struct iovec iov[SEGMENTS_MAX + CHUNKS_MAX];
@@ -313,29 +296,6 @@ static int striped_eject(struct disk *disk)
 	return result;
 }
 
-/* What the whole chunks of the smallest member make together. MEMBERS_MAX times a disk of 512-byte
- * sectors, INT64_MAX / 512, does not overflow. */
-static uint64_t members_count(const struct disk *disk)
-{
-	const struct striped *striped = disk->state;
-	uint64_t smallest = disk_sector_count(disk->below[0]);
-
-	for (unsigned i = 1; i < disk->below_count; i++)
-		smallest = min_u64(smallest, disk_sector_count(disk->below[i]));
-	return (smallest - smallest % striped->chunk) * disk->below_count;
-}
-
-/* Members may change at the same time, on several workers: the last to come has seen them all. */
-static void striped_below_resized(struct disk *disk, struct disk *below)
-{
-	struct striped *striped = disk->state;
-
-	(void)below;
-	task_mutex_lock(&striped->resize_mutex);
-	disk_set_sector_count(disk, min_u64(members_count(disk), striped->max));
-	task_mutex_unlock(&striped->resize_mutex);
-}
-
 /* ---- Life. ---- */
 
 static int check_sector_sizes(const struct disk *disk, struct err *err)
@@ -392,7 +352,7 @@ static int set_size(struct disk *disk, struct err *err)
 	const struct striped_config *config = disk->config;
 	struct striped *striped = disk->state;
 	uint32_t sector_size = disk->geometry.sector_size;
-	uint64_t count = members_count(disk);
+	uint64_t count = striped_members_count(disk);
 
 	striped->max = (uint64_t)INT64_MAX / sector_size;
 	if (count > striped->max)
@@ -445,6 +405,7 @@ static void fold_geometry(struct disk *disk)
 		.unmap = disk->below[0]->geometry.unmap,
 		/* A member that does not respect it is flushed behind its piece. */
 		.fua = true,
+		.resizable = config->size > 0 ? RESIZABLE_NO : RESIZABLE_SHRINK,
 		.max_segments = SEGMENTS_MAX,
 		.max_transfer = min_u64(config->chunk_size, GIB) * CHUNKS_MAX,
 	};
@@ -454,6 +415,8 @@ static void fold_geometry(struct disk *disk)
 		geometry->physical_sector_size = (uint32_t)max_u64(geometry->physical_sector_size,
 								   member->physical_sector_size);
 		geometry->read_only |= member->read_only;
+		if (member->resizable < geometry->resizable)
+			geometry->resizable = member->resizable;
 		if (member->unmap != geometry->unmap)
 			geometry->unmap = UNMAP_UNSPECIFIED;
 		geometry->optimal_unmap_sectors =
@@ -474,8 +437,9 @@ static int striped_open(struct disk *disk, struct err *err)
 	    check_member_sizes(disk, err) < 0)
 		return -1;
 	striped->chunk = config->chunk_size / sector_size;
-	task_mutex_init(&striped->resize_mutex);
-	striped->mutex_made = true;
+	task_mutex_init(&striped->wish_mutex);
+	task_mutex_init(&striped->count_mutex);
+	striped->mutexes_made = true;
 	fold_geometry(disk);
 	return set_size(disk, err);
 }
@@ -484,8 +448,10 @@ static void striped_close(struct disk *disk)
 {
 	struct striped *striped = disk->state;
 
-	if (striped->mutex_made)
-		task_mutex_destroy(&striped->resize_mutex);
+	if (!striped->mutexes_made)
+		return;
+	task_mutex_destroy(&striped->wish_mutex);
+	task_mutex_destroy(&striped->count_mutex);
 }
 
 static void striped_inspect(struct disk *disk, struct report *report)
@@ -522,7 +488,7 @@ const struct driver striped_driver = {
 	.config_size = sizeof(struct striped_config),
 	.state_size = sizeof(struct striped),
 	.below_min = 1,
-	.below_max = MEMBERS_MAX,
+	.below_max = STRIPED_MEMBERS_MAX,
 	.open = striped_open,
 	.close = striped_close,
 	.read = striped_read,
@@ -534,5 +500,6 @@ const struct driver striped_driver = {
 	.allocated = striped_allocated,
 	.eject = striped_eject,
 	.below_resized = striped_below_resized,
+	.resize = striped_resize,
 	.inspect = striped_inspect,
 };
