@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Small helpers that every room uses: sizes of arrays, minima, powers of two, checked arithmetic.
+ * Small helpers that every room uses: sizes of arrays, minima, powers of two, checked arithmetic,
+ * memory of zeros.
  */
 #ifndef CORE_UTIL_H
 #define CORE_UTIL_H
@@ -8,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define CONTAINER_OF(pointer, type, member) \
@@ -57,6 +59,14 @@ static inline bool is_aligned(uint64_t value, uint64_t align)
 static inline unsigned log2_of(uint64_t power)
 {
 	return (unsigned)__builtin_ctzll(power);
+}
+
+/* Whether all of the memory is zeros; so it is where there is none. Fast where it begins otherwise. */
+static inline bool is_zeros(const void *memory, size_t length)
+{
+	const unsigned char *bytes = memory;
+
+	return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
 }
 
 /* FNV-1a of 64 bits (draft-eastlake-fnv): the same at every start. */

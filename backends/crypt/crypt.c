@@ -95,14 +95,6 @@ static bool holds_units(const struct sg *sg, size_t unit_size)
 
 /* ---- Data. ---- */
 
-static bool is_zeros(const char *unit, size_t size)
-{
-	uint64_t first;
-
-	memcpy(&first, unit, sizeof(first));
-	return first == 0 && memcmp(unit, unit + sizeof(first), size - sizeof(first)) == 0;
-}
-
 /* Decrypts in place, but for units that were given back or never written. */
 static int decrypt(struct crypt *crypt, char *data, size_t length, uint64_t unit)
 {

@@ -146,11 +146,6 @@ static int insert(struct runs_writer *writer, uint64_t sector, uint64_t count, c
 	return error;
 }
 
-static bool is_zero(const char *data, size_t length)
-{
-	return length == 0 || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
-}
-
 /* Whether what is written over these rows would leave a part of one with data. */
 static bool data_sticks_out(const struct runs_row *rows, unsigned count, uint64_t from, uint64_t to)
 {
@@ -206,7 +201,7 @@ int runs_put(struct runs_writer *writer, uint64_t sector, uint64_t count, const 
 	error = load_rows(writer, sector, sector + count, rows, &row_count, &all);
 	if (error)
 		return error;
-	if (is_zero(data, count << writer->file->shift) &&
+	if (is_zeros(data, count << writer->file->shift) &&
 	    !data_sticks_out(rows, row_count, sector, sector + count))
 		return zero_all(writer, sector, sector + count);
 	return put_over(writer, sector, count, data, rows, row_count);

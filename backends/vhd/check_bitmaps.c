@@ -51,11 +51,6 @@ static bool is_valid(const uint8_t *bitmap, uint32_t sector)
 	return bitmap[sector / 8] & 0x80 >> sector % 8;
 }
 
-static bool is_zero(const uint8_t *data, size_t length)
-{
-	return data[0] == 0 && memcmp(data, data + 1, length - 1) == 0;
-}
-
 /* What of it is dirty is zeros afterwards, in the file as well if @mend. @first: of the block. */
 static int check_chunk(struct vhd_check *check, struct block_check *block, uint32_t first,
 		       uint32_t count, bool mend, struct err *err)
@@ -66,7 +61,7 @@ static int check_chunk(struct vhd_check *check, struct block_check *block, uint3
 	if (image_file_read(&check->file, block->data, count * (size_t)VHD_SECTOR, offset, err) < 0)
 		return UNREADABLE;
 	for (uint32_t i = 0; i < count; i++) {
-		if (is_zero(block->data + i * (size_t)VHD_SECTOR, VHD_SECTOR))
+		if (is_zeros(block->data + i * (size_t)VHD_SECTOR, VHD_SECTOR))
 			continue;
 		if (block->dirty++ == 0)
 			block->first = first + i;
