@@ -227,6 +227,7 @@ static void fold_geometry(struct disk *disk)
 			continue;
 		written_through |= layered->layers[i].write_through;
 		geometry->fua &= layer->fua;
+		/* What the top is written through to need only grow with it: see layered_resize(). */
 		if (i == 0 || layer->resizable == RESIZABLE_NO)
 			geometry->resizable = layer->resizable;
 		geometry->unmap = unmap_merge(geometry->unmap, layer->unmap, written_through);
