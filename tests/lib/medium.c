@@ -313,6 +313,8 @@ static int medium_disk_tail(struct disk *disk, void *data, size_t *length)
 {
 	const struct medium_config *config = disk->config;
 
+	if (config->tail_fails)
+		return error_io(EIO);
 	*length = config->medium->size % SECTOR;
 	medium_read(config->medium, data, *length, config->medium->size - *length);
 	return 0;

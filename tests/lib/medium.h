@@ -74,6 +74,7 @@ struct medium_config {
 	/* Where it is given, requests wait for others at random. */
 	struct random *random;
 	uint64_t size_max; /* bytes; beyond, it is full; 0: no limit */
+	bool tail_fails;   /* what is beyond the last whole sector cannot be read */
 };
 
 /* In a task. NULL, after a failed check, where it cannot be opened. */

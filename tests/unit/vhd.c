@@ -12,10 +12,12 @@
 #include "backends/list.h"
 #include "core/log.h"
 #include "tests/lib/check.h"
+#include "tests/lib/medium.h"
 #include "tests/lib/run.h"
 #include "tests/lib/scratch.h"
 #include "tests/lib/stacks.h"
 #include "tests/lib/vhd.h"
+#include "tests/lib/vhd_images.h"
 
 #define IMAGE "image.vhd"
 
@@ -273,6 +275,31 @@ static void test_old_footer_task(void *argument)
 
 RUN_IN_TASK(test_old_footer)
 
+/* Where the footer may be what cannot be read, an image is not said to have none. */
+static void test_unreadable_footer_task(void *argument)
+{
+	struct vhd_recipe recipe = filled;
+	struct medium medium = {.size = 0};
+	struct medium_config config = {.medium = &medium, .tail_fails = true};
+	struct err err = {.text = ""};
+	struct disk *below;
+	uint8_t *bytes;
+	size_t length;
+
+	(void)argument;
+	recipe.type = VHD_FIXED;
+	bytes = vhd_bytes(&recipe, &length);
+	medium_write(&medium, bytes, length - 1, 0);
+	free(bytes);
+	below = medium_open(&config, 0);
+	CHECK(!vhd_open_on(below, NULL, 0, &err));
+	CHECK_TEXT(err.text, "'medium': cannot read the footer: I/O error (EIO)");
+	disk_close(below);
+	medium_free(&medium);
+}
+
+RUN_IN_TASK(test_unreadable_footer)
+
 /* Changes the footer, at both places or only at the end. */
 static void change_footers(void (*change)(struct vhd_footer *footer), bool both)
 {
@@ -410,9 +437,13 @@ RUN_IN_TASK(test_sector_size)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_read),	    cmocka_unit_test(test_write),
-		cmocka_unit_test(test_footers),	    cmocka_unit_test(test_old_footer),
-		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_nested),
+		cmocka_unit_test(test_read),
+		cmocka_unit_test(test_write),
+		cmocka_unit_test(test_footers),
+		cmocka_unit_test(test_old_footer),
+		cmocka_unit_test(test_unreadable_footer),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_nested),
 		cmocka_unit_test(test_sector_size),
 	};
 	int failed;
