@@ -165,26 +165,45 @@ static void test_memory(void **state)
 	check_finish();
 }
 
+/* Another server that has the object; NULL after a failed check. The subject has a name and password,
+ * or what a store takes for them. */
+static struct http_server *other_start(struct subject *subject, const char *user)
+{
+	struct http_server *other = http_start();
+
+	if (!CHECK(other))
+		return NULL;
+	subject_init(subject, "/o");
+	subject->credentials.user = user;
+	subject->credentials.password = "hush";
+	http_put(other, "/o", &subject_object);
+	return other;
+}
+
+/* To be asked there. */
+static void lead_to(const struct http_server *other)
+{
+	char rules[300], url[200];
+
+	snprintf(rules, sizeof(rules), "location=%s", http_url(other, "/o", url));
+	subject_rules(rules);
+}
+
 /* A password goes to the host that it is for, and nowhere else. */
 static void test_redirect_credentials_task(void *argument)
 {
-	struct http_server *other = http_start();
-	struct http_request request;
 	struct subject subject;
-	char rules[300], url[200], value[1024];
+	struct http_server *other = other_start(&subject, "me");
+	struct http_request request;
+	char value[1024];
 	unsigned before;
 
 	(void)argument;
-	if (!CHECK(other))
+	if (!other)
 		return;
-	subject_init(&subject, "/o");
-	subject.credentials.user = "me";
-	subject.credentials.password = "hush";
-	http_put(other, "/o", &subject_object);
 	if (subject_open(&subject)) {
 		before = subject_requests();
-		snprintf(rules, sizeof(rules), "location=%s", http_url(other, "/o", url));
-		subject_rules(rules);
+		lead_to(other);
 		subject_is_right(&subject, 0, 512);
 		if (CHECK(http_request(subject_server, before, &request)))
 			CHECK_TEXT(http_header(&request, "Authorization", value),
@@ -213,21 +232,17 @@ RUN_IN_TASK(test_redirect_credentials)
 
 static void test_s3_headers_task(void *argument)
 {
-	struct http_server *other = http_start();
-	struct http_request request;
 	struct subject subject;
-	char rules[300], url[200], value[1024];
+	struct http_server *other = other_start(&subject, "AK");
+	struct http_request request;
+	char value[1024];
 	unsigned before;
 
 	(void)argument;
-	if (!CHECK(other))
+	if (!other)
 		return;
-	subject_init(&subject, "/o");
 	subject.options.exchange.store = BLOB_S3;
-	subject.credentials.user = "AK";
-	subject.credentials.password = "hush";
 	subject.credentials.session_token = "token";
-	http_put(other, "/o", &subject_object);
 	before = subject_requests();
 	if (subject_open(&subject)) {
 		if (CHECK(http_request(subject_server, before, &request))) {
@@ -242,8 +257,7 @@ static void test_s3_headers_task(void *argument)
 			CHECK(!strstr(request.head, "hush"));
 		}
 		/* Elsewhere nothing of it is shown. */
-		snprintf(rules, sizeof(rules), "location=%s", http_url(other, "/o", url));
-		subject_rules(rules);
+		lead_to(other);
 		subject_is_right(&subject, 0, 512);
 		if (CHECK(http_request(other, 0, &request))) {
 			CHECK(!http_header(&request, "Authorization", value));

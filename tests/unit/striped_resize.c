@@ -142,23 +142,29 @@ static void test_permissions_task(void *argument)
 }
 RUN_IN_TASK(test_permissions)
 
+/* Opens a set of which a member fails, and asks it for that size in vain. */
+static bool set_open_failing(const enum resizable *resizable, unsigned fails, uint64_t wish)
+{
+	check_context("member %u fails", fails);
+	if (!set_open(resizable, NULL))
+		return false;
+	set.fails = fails;
+	CHECK_EQ(error_errno(resize(wish)), EFBIG);
+	return true;
+}
+
 /* What grew is small again; or, where it may not be, is larger, and of use at the next try. */
 static void test_failed_growth_task(void *argument)
 {
 	(void)argument;
 	for (unsigned fails = 0; fails < MEMBERS; fails++) {
-		check_context("member %u fails", fails);
-		if (!set_open(all_shrink, NULL))
+		if (!set_open_failing(all_shrink, fails, 20))
 			return;
-		set.fails = fails;
-		CHECK_EQ(error_errno(resize(20)), EFBIG);
 		check_counts(BEFORE, BEFORE, BEFORE, MEMBERS * BEFORE);
 		stripe_close(&set.stripe);
 
-		if (!set_open(all_grow, NULL))
+		if (!set_open_failing(all_grow, fails, 20))
 			return;
-		set.fails = fails;
-		CHECK_EQ(error_errno(resize(20)), EFBIG);
 		check_counts(fails > 0 ? 20 : BEFORE, fails > 1 ? 20 : BEFORE, BEFORE,
 			     MEMBERS * BEFORE);
 		set.fails = MEMBERS;
@@ -175,11 +181,8 @@ static void test_failed_cut_task(void *argument)
 {
 	(void)argument;
 	for (unsigned fails = 0; fails < MEMBERS; fails++) {
-		check_context("member %u fails", fails);
-		if (!set_open(all_shrink, NULL))
+		if (!set_open_failing(all_shrink, fails, 10))
 			return;
-		set.fails = fails;
-		CHECK_EQ(error_errno(resize(10)), EFBIG);
 		check_counts(fails > 0 ? 10 : BEFORE, fails > 1 ? 10 : BEFORE, BEFORE,
 			     MEMBERS * (fails > 0 ? 10 : BEFORE));
 		stripe_close(&set.stripe);
