@@ -377,6 +377,11 @@ has_in_flight() {
 	[ "$(in_flight "$1" "$2")" = "$3" ]
 }
 
+# has_size IMAGE BYTES: soon; as the file tells it, and its attributes, and .status.
+has_size() {
+	check python3 "$(dirname "$0")/resize.py" size "$mnt" "$1" "$2"
+}
+
 # Ends the mount as a case of its own.
 end_disks() {
 	test_case "diskfs ends with status 0${1:+ on SIG$1}" unmount_disks "$@"

@@ -9,11 +9,6 @@ requires_fuse
 M=1048576
 helper="$(dirname "$0")/resize.py"
 
-# has_size IMAGE BYTES: soon; as the file tells it, and its attributes, and .status.
-has_size() {
-	check python3 "$helper" size "$mnt" "$1" "$2"
-}
-
 set_ram_size() {
 	check setfattr -n user.diskfs.ram.size -v "$1" "$mnt/ram.img"
 }
@@ -389,102 +384,6 @@ killed() {
 
 test_case "killed while it is being resized" killed
 
-# ---- LUKS ----------------------------------------------------------------------------------------
-
-header=$((16 * M)) # what LUKS2 keeps for itself, before the data
-
-# luks_format FILE BYTES: a volume whose data are that long.
-luks_format() {
-	truncate -s $((header + $2)) "$1"
-	check cryptsetup luksFormat -q --type luks2 --sector-size 512 --pbkdf pbkdf2 \
-		--pbkdf-force-iterations 1000 "$1" "$work/pass"
-}
-
-# The volume has no size of its own, but goes to the end of what it is on: grown IMAGE COMMAND... grows
-# that by the command, with a size behind it.
-luks_grown() {
-	local image=$1 old=$((8 * M)) new
-
-	shift
-	has_size "$image" $old
-	check_output "8388608
-0" fileop "$mnt/$image" pwrite 0 8M 1 fsync
-	for new in $((8 * M + 1536)) $((24 * M)); do
-		check "$@" $((header + new))
-		has_size "$image" $new
-		check_output same fileop "$mnt/$image" all 0 8M 1
-	done
-	check_output "1048576
-0
-same" fileop "$mnt/$image" pwrite 23M 1M 2 fsync all 23M 1M 2
-}
-
-grow_file() {
-	truncate -s "$1" "$work/luks.raw"
-}
-
-grow_base() {
-	truncate -s "$1" "$work/luks_base.raw"
-}
-
-# By the image itself: it is told the size of the data, and the file below has the header as well.
-luks_truncated() {
-	check truncate -s 32M "$mnt/luks.img"
-	has_size luks.img $((32 * M))
-	check_equal $((header + 32 * M)) "$(stat -c %s "$work/luks.raw")" "the file below"
-	check_output "same
-same" fileop "$mnt/luks.img" all 0 8M 1 all 23M 1M 2
-	check_match "Operation not permitted" truncate -s 24M "$mnt/luks.img"
-}
-
-luks_again() {
-	check_output "same
-same" fileop "$mnt/luks.img" all 0 8M 1 all 23M 1M 2
-}
-
-if command -v cryptsetup >/dev/null; then
-	printf %s "pass phrase" >"$work/pass"
-	chmod 600 "$work/pass"
-	luks_format "$work/luks.raw" $((8 * M))
-	luks_format "$work/luks_base.raw" $((8 * M))
-	config <<-EOT
-		[file]
-		driver = file
-		path = luks.raw
-		resizable = yes
-		[luks]
-		driver = crypt
-		below = file
-		format = luks
-		passphrase_file = pass
-
-		[base]
-		driver = file
-		path = luks_base.raw
-		readonly = yes
-		[diff]
-		driver = ram
-		[memory]
-		driver = layered
-		below = diff, base
-		[luks_memory]
-		driver = crypt
-		below = memory
-		format = luks
-		passphrase_file = pass
-	EOT
-	mount_disks "$conf"
-	test_case "LUKS on a file that grows" luks_grown luks.img grow_file
-	test_case "LUKS on memory over a file that grows" luks_grown luks_memory.img grow_base
-	test_case "LUKS, truncated" luks_truncated
-	end_disks
-	mount_disks "$conf"
-	test_case "LUKS, opened again" luks_again
-	end_disks
-else
-	skip_case "LUKS" "no cryptsetup"
-fi
-
 # ---- loop devices and QEMU -----------------------------------------------------------------------
 
 # By its file, and by a limit: under load the loop device itself would make a file longer again.
@@ -566,23 +465,6 @@ if [ "$(id -u)" = 0 ] && losetup -f >/dev/null 2>&1; then
 		under_load dev.img $((8 * M)) $((32 * M)) resize_loop
 	test_case "a loop device on top" loop_on_top
 	end_disks
-	if command -v cryptsetup >/dev/null; then
-		luks_format "$work/loop.raw" $((8 * M))
-		resize_loop 0 # by its file alone
-		config <<-EOT
-			[dev]
-			driver = blockdev
-			path = $loop
-			[luks]
-			driver = crypt
-			below = dev
-			format = luks
-			passphrase_file = pass
-		EOT
-		mount_disks "$conf"
-		test_case "LUKS on a loop device that grows" luks_grown luks.img resize_file
-		end_disks
-	fi
 	losetup -d "$loop"
 else
 	skip_case "loop devices" "none here"
